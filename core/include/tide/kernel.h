@@ -1,0 +1,67 @@
+/* tide/kernel.h - a kernel: what computes one op on one device for some dtypes. */
+#ifndef TIDE_KERNEL_H
+#define TIDE_KERNEL_H
+#include <tide/types.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Where a kernel's random words start, in device memory, so that replays draw fresh ones. seed_offset[0] is the Philox key,
+ *  seed_offset[1] + add the counter of the first four words (ABI rule 12). */
+typedef struct {
+    const uint64_t *seed_offset;
+    uint64_t add;
+} td_rng;
+
+/** What a kernel is given. The core makes it and passes it by pointer: it may grow at its end. */
+typedef struct td_kargs {
+    uint32_t n_in, n_out, n_list;
+    td_dtype compute;
+    const td_view *const *in, *const *out; /* in[i] is NULL for an absent place                          */
+    const void *attr;
+    void *plan, *ws; /* ws: 64-byte aligned workspace of ws_size bytes                                   */
+    size_t ws_size;
+    void *stream, *dev;
+    int32_t ordinal;
+    td_rng rng;
+} td_kargs;
+
+enum {
+    TD_K_STRIDED = 1,       /* takes any strides in and out; else inputs and outputs come dense       */
+    TD_K_CAPTURABLE = 2,    /* run may be recorded and replayed                                       */
+    TD_K_DETERMINISTIC = 4, /* the same bits each time                                                */
+    TD_K_ALIAS_OK = 8,      /* an output may be the same view as an input: in-place forms run directly */
+    TD_K_LAYOUT = 16        /* takes the opaque layouts that `layouts` names                          */
+};
+
+/** bits of td_kernel.dtypes */
+#define TD_BIT(dt) (1u << (dt))
+#define TD_BITS_FLOAT (TD_BIT(TD_F32) | TD_BIT(TD_F64))
+#define TD_BITS_INT (TD_BIT(TD_I64) | TD_BIT(TD_I32) | TD_BIT(TD_U8))
+#define TD_BITS_ALL (TD_BITS_FLOAT | TD_BITS_INT | TD_BIT(TD_BOOL))
+
+typedef struct td_kernel {
+    size_t size;
+    const char *op, *device; /* "softmax", "cuda"                                                        */
+    uint32_t dtypes, flags;  /* dtypes: TD_BIT of each compute dtype                                     */
+    int32_t priority;        /* highest first, then the newest                                           */
+    const char *layouts;     /* TD_K_LAYOUT: opaque layouts that it takes, by name                       */
+    bool (*accepts)(const td_kargs *);                       /* NULL = yes; no: the next in the chain    */
+    bool (*layout)(const td_kargs *, td_view *const *out);   /* strides or layout of outputs             */
+    bool (*plan)(const td_kargs *, void **plan, size_t *ws_size); /* may allocate, compile and measure   */
+    void (*plan_free)(void *plan);
+    bool (*run)(const td_kargs *); /* enqueue only: no malloc, no sync, no I/O                           */
+} td_kernel;
+
+struct td_layout {
+    size_t size;
+    const char *name, *device;        /* "onednn.blocked", "cpu"                                         */
+    size_t (*bytes)(const td_view *); /* of dims, dtype and layout_arg                                   */
+    bool (*to_strided)(const td_kargs *);
+    bool (*from_strided)(const td_kargs *); /* in[0] -> out[0]                                           */
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif
