@@ -1,0 +1,220 @@
+/* tape.c - recording: each result that needs it holds its node, the node its edges and what backward will need. */
+#include "autograd.h"
+#include "dispatch.h"
+#include "plan.h"
+#include <stdlib.h>
+#include <string.h>
+
+static atomic_uint_fast64_t next_seq = 1;
+
+/* One block for a node and its arrays: recording costs one malloc. */
+static td_node *node_new(uint32_t n_in, uint32_t n_out)
+{
+    size_t edges = n_in * sizeof(tdi_edge), saved = (size_t)(n_in + n_out) * sizeof(tdi_saved);
+    td_node *n = calloc(1, sizeof *n + edges + saved);
+    if (!n) return td_fail_as(TD_ENOMEM, "out of memory while recording"), NULL;
+    atomic_init(&n->refs, 1);
+    n->edge = (tdi_edge *)(n + 1);
+    n->in = (tdi_saved *)(n->edge + n_in);
+    n->out = n->in + n_in;
+    n->n_in = n_in;
+    n->n_out = n_out;
+    n->seq = atomic_fetch_add_explicit(&next_seq, 1, memory_order_relaxed);
+    return n;
+}
+
+static td_tensor *shell_of(const td_tensor *t)
+{
+    td_tensor *s = tdi_tensor_alloc();
+    if (!s) return NULL;
+    s->v.dt = t->v.dt;
+    s->v.nd = t->v.nd;
+    memcpy(s->v.dim, t->v.dim, (size_t)t->v.nd * sizeof *t->v.dim);
+    memcpy(s->v.stride, t->v.stride, (size_t)t->v.nd * sizeof *t->v.stride);
+    s->shell = true;
+    return s;
+}
+
+static bool save(tdi_saved *to, const td_tensor *t, bool data, uint32_t ahead)
+{
+    if (!t) return true;
+    to->t = data ? tdi_alias(t) : shell_of(t);
+    if (data && t->st) to->version = atomic_load_explicit(&t->st->version, memory_order_relaxed) + ahead;
+    return to->t != NULL;
+}
+
+/* Name of the signature that a place belongs to. */
+static uint32_t name_of(const tdi_sig *s, uint32_t place, uint32_t n_list)
+{
+    uint32_t i = 0;
+    for (; i < s->n; i++) {
+        uint32_t places = s->list >> i & 1 ? n_list : 1;
+        if (place < places) break;
+        place -= places;
+    }
+    return i;
+}
+
+static void make_edge(tdi_edge *e, td_tensor *t)
+{
+    if (!t || !td_dtype_is_float(t->v.dt)) return;
+    if (t->node) {
+        e->node = tdi_node_keep(t->node);
+        e->index = t->out_index;
+    } else if (t->requires_grad) {
+        e->leaf = tdi_keep(t);
+    }
+}
+
+static bool save_all(td_node *n, const tdi_recording *r)
+{
+    bool plain = !r->op->in.list;
+    for (uint32_t i = 0; i < r->n_in; i++) {
+        uint32_t name = plain ? i : name_of(&r->op->in, i, r->n_list);
+        make_edge(&n->edge[i], r->in[i]);
+        if (!save(&n->in[i], r->in[i], r->op->t.save_in >> name & 1, 0)) return false;
+    }
+    for (uint32_t i = 0; i < r->n_out; i++) {
+        uint32_t name = r->op->out.list ? 0 : i;
+        if (!save(&n->out[i], r->out[i], r->op->t.save_out >> name & 1, r->in_place)) return false;
+    }
+    return true;
+}
+
+static bool gets_gradient(const tdi_recording *r, uint32_t i)
+{
+    uint32_t name = r->op->out.list ? 0 : i;
+    return td_dtype_is_float(r->out[i]->v.dt) && !((r->op->out.aux | r->op->out.index) >> name & 1);
+}
+
+static void note_where(td_node *n)
+{
+    char text[256] = "";
+    tdi_where(text, sizeof text);
+    if (*text) n->where = strdup(text);
+}
+
+bool tdi_record(const tdi_recording *r)
+{
+    td_node *n = node_new(r->n_in, r->n_out);
+    if (!n) return false;
+    n->op = r->op;
+    n->n_list = r->n_list;
+    n->random[0] = r->random[0];
+    n->random[1] = r->random[1];
+    n->attr = tdi_attr_copy(&r->op->t.attr, r->attr);
+    if (tdi_ctx()->anomaly) note_where(n);
+    if (tdi_failed() || !save_all(n, r)) {
+        tdi_node_release(n);
+        return false;
+    }
+    for (uint32_t i = 0; i < r->n_out; i++) {
+        if (!gets_gradient(r, i)) continue;
+        td_tensor *t = r->out[i];
+        td_node *old = t->node;
+        if (old) tdi_node_forget(old, t);
+        t->node = tdi_node_keep(n);
+        t->out_index = i;
+        t->requires_grad = false;
+        if (t->retains_grad) td_retain_grad(t);
+        tdi_node_release(old);
+    }
+    tdi_node_release(n);
+    return true;
+}
+
+/* ---- release ---- */
+
+static void release_saved(td_node *n)
+{
+    for (uint32_t i = 0; i < n->n_in + n->n_out; i++) {
+        tdi_release(n->in[i].t); /* in and out are one array */
+        n->in[i].t = NULL;
+    }
+}
+
+static void free_one(td_node *n)
+{
+    release_saved(n);
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        tdi_node_release(n->edge[i].node);
+        tdi_release(n->edge[i].leaf);
+    }
+    tdi_attr_free(&n->op->t.attr, n->attr);
+    free(n->retain);
+    free(n->where);
+    free(n);
+}
+
+void tdi_node_free(td_node *n)
+{
+    static __thread td_node *waiting;
+    static __thread bool draining;
+    n->next = waiting;
+    waiting = n;
+    if (draining) return; /* the outermost call frees it: no recursion along a chain */
+    draining = true;
+    while (waiting) {
+        td_node *first = waiting;
+        waiting = first->next;
+        free_one(first);
+    }
+    draining = false;
+}
+
+void tdi_node_drop_saved(td_node *n)
+{
+    release_saved(n);
+    n->freed = true;
+}
+
+void tdi_node_forget(td_node *n, const td_tensor *t)
+{
+    if (n->retain && n->retain[t->out_index] == t) n->retain[t->out_index] = NULL;
+}
+
+/* ---- what users ask of a tensor ---- */
+
+bool td_needs_grad(const td_tensor *t) { return t && tdi_needs_grad(t); }
+
+bool td_is_leaf(const td_tensor *t) { return t && !t->node; }
+
+bool td_require_grad(td_tensor *t, bool on)
+{
+    if (tdi_failed() || !t) return false;
+    if (t->node) return td_fail("requires_grad: only of a leaf; this tensor is the result of %s: use detach()", t->node->op->t.name);
+    if (on && !td_dtype_is_float(t->v.dt))
+        return td_fail_as(TD_EDTYPE, "requires_grad: only float tensors have gradients, got %s", tdi_describe(t));
+    t->requires_grad = on;
+    return true;
+}
+
+bool td_retain_grad(td_tensor *t)
+{
+    if (tdi_failed() || !t) return false;
+    t->retains_grad = true;
+    td_node *n = t->node;
+    if (!n) return true;
+    if (!n->retain && !(n->retain = calloc(n->n_out, sizeof *n->retain))) return td_fail_as(TD_ENOMEM, "out of memory");
+    n->retain[t->out_index] = t;
+    return true;
+}
+
+td_tensor *td_grad_of(const td_tensor *t) { return t ? t->grad : NULL; }
+
+bool td_set_grad(td_tensor *t, td_tensor *grad)
+{
+    if (tdi_failed() || !t) return false;
+    if (grad) {
+        bool same = grad->v.nd == t->v.nd && grad->v.dt == t->v.dt;
+        for (int32_t i = 0; same && i < t->v.nd; i++) same = grad->v.dim[i] == t->v.dim[i];
+        if (!same || !grad->st || grad->st->dev != tdi_tensor_device(t))
+            return td_fail_as(TD_ESHAPE, "grad: expected a gradient like the tensor, %s, got %s", tdi_describe(t), tdi_describe(grad));
+        tdi_keep(grad);
+    }
+    tdi_release(t->grad);
+    t->grad = grad;
+    return true;
+}
+
+const char *td_made_by(const td_tensor *t) { return t && t->node ? t->node->op->t.name : NULL; }
