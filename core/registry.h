@@ -12,8 +12,9 @@ typedef struct tdi_kernel {
     uint32_t serial;         /* of registration: newest wins among equals                        */
 } tdi_kernel;
 
-/** Kernels of one op on one backend, best first, NULL-terminated. Replaced as a whole when one is added. */
+/** Kernels of one op on one backend, best first. Replaced as a whole when one is added; older ones are kept for their readers. */
 typedef struct tdi_chain {
+    struct tdi_chain *older;
     uint32_t n;
     const tdi_kernel *k[];
 } tdi_chain;
@@ -33,6 +34,21 @@ typedef struct tdi_op {
     _Atomic(tdi_chain *) chain[TDI_MAX_BACKENDS];
     atomic_bool overlays_sought[TDI_MAX_BACKENDS]; /* overlay plugins kernel:OP@DEV were looked for on the path */
 } tdi_op;
+
+typedef struct tdi_layer {
+    td_layer t;              /* host's copy, `in` and `out` filled in                            */
+    tdi_sig in, out;
+    const tdi_plugin *from;
+} tdi_layer;
+
+typedef struct tdi_optim {
+    td_optim t;              /* host's copy                                                      */
+    const tdi_plugin *from;
+} tdi_optim;
+
+/** The registry's entry of a table that td_layer_find or td_optim_find gave; NULL after an error for any other table. */
+const tdi_layer *tdi_layer_of(const td_layer *);
+const tdi_optim *tdi_optim_of(const td_optim *);
 
 /** false after an error that quotes the signature. */
 bool tdi_sig_parse(const char *who, const char *text, tdi_sig *);

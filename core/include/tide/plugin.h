@@ -105,10 +105,7 @@ static inline int64_t td_numel(const td_tensor *t) { return td_view_numel(TD->vi
 static inline td_ints td_shape(const td_tensor *t)
 {
     const td_view *v = TD->view(t);
-    td_ints s;
-    s.n = v->nd;
-    for (int32_t i = 0; i < v->nd; i++) s.v[i] = v->dim[i];
-    return s;
+    return td_dims_n(v->nd, v->dim);
 }
 
 /** Whether two tensors have the same dims. */

@@ -155,6 +155,15 @@ TD_API bool td_plugin_load(const char *path);
 /** Whether a kernel exists for op on a device kind ("cpu") and dtype, without decompose. */
 TD_API bool td_has_kernel(uint32_t op, const char *device_kind, td_dtype);
 
+/**
+ * Conformance case i of an op, layer or loss. opts has room for options->out_size bytes and gets the case's options, whose strings
+ * are borrowed (no td_options_clear); in has room for *n_in places, and *n_in becomes how many there are.
+ *
+ * return  false without an error when there are no more cases
+ */
+TD_API bool td_sample_case(const td_opts *options, const char *who, td_samples *, uint32_t i, void *opts, td_tensor **in,
+                           uint32_t *n_in);
+
 /* ---- modules ---- */
 
 TD_API td_module *td_module_new(const td_layer *, const td_args *given);
