@@ -1,0 +1,178 @@
+/* blas.c - matrix products by OpenBLAS, which is loaded at the first of them, so that starting up stays quick. It must be the
+ * build on OpenMP: then its threads are those of our own loops, and OMP_NUM_THREADS holds for both. */
+#include "cpu.h"
+#include <dlfcn.h>
+#include <omp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef TIDE_OPENBLAS_PATH
+#define TIDE_OPENBLAS_PATH "libopenblas.so.0"
+#endif
+
+/* CBLAS's row-major order, and transposition or none. */
+enum { ROW_MAJOR = 101, AS_IS = 111, TRANSPOSED = 112 };
+/* What openblas_get_parallel answers. */
+enum { SEQUENTIAL, PTHREADS, OPENMP };
+
+typedef void sgemm_fn(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda, const float *b,
+                      int ldb, float beta, float *c, int ldc);
+typedef void dgemm_fn(int order, int ta, int tb, int m, int n, int k, double alpha, const double *a, int lda, const double *b,
+                      int ldb, double beta, double *c, int ldc);
+typedef void sgemv_fn(int order, int t, int m, int n, float alpha, const float *a, int lda, const float *x, int incx,
+                      float beta, float *y, int incy);
+typedef void dgemv_fn(int order, int t, int m, int n, double alpha, const double *a, int lda, const double *x, int incx,
+                      double beta, double *y, int incy);
+
+static struct {
+    sgemm_fn *sgemm;
+    dgemm_fn *dgemm;
+    sgemv_fn *sgemv;
+    dgemv_fn *dgemv;
+    char error[512]; /* empty when loaded */
+} blas;
+
+int cpu_threads(void) { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
+
+/* ---- loading ---- */
+
+static bool symbol(void *lib, const char *path, const char *name, void *fn)
+{
+    void *p = dlsym(lib, name);
+    memcpy(fn, &p, sizeof p); /* ISO C has no cast from an object pointer to a function pointer */
+    if (!p) snprintf(blas.error, sizeof blas.error, "%s has no function %s", path, name);
+    return p != NULL;
+}
+
+static bool usable(void *lib, const char *path)
+{
+    static const char *const kinds[] = {"sequential", "pthreads", "OpenMP"};
+    int (*get_parallel)(void);
+    if (!symbol(lib, path, "openblas_get_parallel", &get_parallel)) return false;
+    int kind = get_parallel();
+    if (kind != OPENMP) {
+        snprintf(blas.error, sizeof blas.error, "expected the OpenMP build, %s is the %s build (Debian: apt-get install "
+                 "libopenblas-openmp-dev, or set TIDE_OPENBLAS to its path)",
+                 path, kind >= SEQUENTIAL && kind <= PTHREADS ? kinds[kind] : "unknown");
+        return false;
+    }
+    return symbol(lib, path, "cblas_sgemm", &blas.sgemm) && symbol(lib, path, "cblas_dgemm", &blas.dgemm) &&
+           symbol(lib, path, "cblas_sgemv", &blas.sgemv) && symbol(lib, path, "cblas_dgemv", &blas.dgemv);
+}
+
+static bool try_path(const char *path)
+{
+    void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!lib) {
+        const char *why = dlerror();
+        snprintf(blas.error, sizeof blas.error, "%s", why ? why : path);
+        return false;
+    }
+    if (usable(lib, path)) {
+        blas.error[0] = 0;
+        return true;
+    }
+    dlclose(lib);
+    return false;
+}
+
+/* A path that the user has given is the only one tried. */
+static void load(void)
+{
+    const char *given = getenv("TIDE_OPENBLAS");
+    if (given && *given) try_path(given);
+    else if (!try_path(TIDE_OPENBLAS_PATH)) try_path("libopenblas.so.0");
+}
+
+static bool loaded(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, load);
+    return !blas.error[0] || td_fail_as(TD_EDEVICE, "cpu: OpenBLAS cannot be used: %s", blas.error);
+}
+
+/* ---- products ---- */
+
+/* C = beta C; with beta 0 whatever C held. */
+static void scale(td_dtype dt, int64_t m, int64_t n, double beta, void *c, int64_t ldc)
+{
+    for (int64_t i = 0; beta != 1 && i < m; i++) {
+        float *f = (float *)c + i * ldc;
+        double *d = (double *)c + i * ldc;
+        for (int64_t j = 0; j < n; j++) {
+            if (dt == TD_F32) f[j] = beta == 0 ? 0 : (float)beta * f[j];
+            else d[j] = beta == 0 ? 0 : beta * d[j];
+        }
+    }
+}
+
+/* y = alpha op(A) x + beta y, A stored (rows, cols); y is cleared here when beta is 0: not every BLAS ignores a NaN in it. */
+static void gemv(td_dtype dt, bool t, int64_t rows, int64_t cols, double alpha, const void *a, int64_t lda, const void *x,
+                 int64_t incx, double beta, void *y, int64_t incy)
+{
+    int trans = t ? TRANSPOSED : AS_IS;
+    if (beta == 0) scale(dt, t ? cols : rows, 1, 0, y, incy);
+    if (dt == TD_F32)
+        blas.sgemv(ROW_MAJOR, trans, (int)rows, (int)cols, (float)alpha, a, (int)lda, x, (int)incx, (float)beta, y, (int)incy);
+    else blas.dgemv(ROW_MAJOR, trans, (int)rows, (int)cols, alpha, a, (int)lda, x, (int)incx, beta, y, (int)incy);
+}
+
+/* All sizes fit an int; m, n, k > 0. */
+static void gemm(td_dtype dt, bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const void *a, int64_t lda,
+                 const void *b, int64_t ldb, double beta, void *c, int64_t ldc)
+{
+    if (n == 1) { /* A times a column */
+        gemv(dt, ta, ta ? k : m, ta ? m : k, alpha, a, lda, b, tb ? 1 : ldb, beta, c, ldc);
+    } else if (m == 1) { /* a row times B, as B^T times a column */
+        gemv(dt, !tb, tb ? n : k, tb ? k : n, alpha, b, ldb, a, ta ? lda : 1, beta, c, 1);
+    } else if (dt == TD_F32) {
+        blas.sgemm(ROW_MAJOR, ta ? TRANSPOSED : AS_IS, tb ? TRANSPOSED : AS_IS, (int)m, (int)n, (int)k, (float)alpha, a,
+                   (int)lda, b, (int)ldb, (float)beta, c, (int)ldc);
+    } else {
+        blas.dgemm(ROW_MAJOR, ta ? TRANSPOSED : AS_IS, tb ? TRANSPOSED : AS_IS, (int)m, (int)n, (int)k, alpha, a, (int)lda, b,
+                   (int)ldb, beta, c, (int)ldc);
+    }
+}
+
+/* A row stride as OpenBLAS wants it: at least the width, which a matrix of one row need not have; 0 if it does not fit. */
+static int64_t stride_for(int64_t rows, int64_t width, int64_t ld)
+{
+    if (rows <= 1 || ld < width) ld = width;
+    return ld > INT32_MAX ? 0 : ld;
+}
+
+bool cpu_gemm(td_dtype dt, bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const void *a, int64_t lda,
+              const void *b, int64_t ldb, double beta, void *c, int64_t ldc)
+{
+    enum { MOST = 1 << 30 }; /* OpenBLAS counts in ints: greater extents go in pieces */
+    if (m <= 0 || n <= 0) return true;
+    if (k <= 0) {
+        scale(dt, m, n, beta, c, ldc);
+        return true;
+    }
+    if (!loaded()) return false;
+    int64_t ra = ta ? k : m, wa = ta ? m : k, rb = tb ? n : k, wb = tb ? k : n;
+    if (wa <= MOST && ra <= MOST && wb <= MOST && rb <= MOST) {
+        lda = stride_for(ra, wa, lda);
+        ldb = stride_for(rb, wb, ldb);
+        ldc = stride_for(m, n, ldc);
+        if (!lda || !ldb || !ldc) return td_fail("matmul: expected rows at most 2^31 - 1 elements apart");
+        gemm(dt, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+        return true;
+    }
+    int64_t size = (int64_t)td_dtype_size(dt);
+    int64_t *longest = m >= n && m >= k ? &m : n >= k ? &n : &k, whole = *longest;
+    for (int64_t at = 0; at < whole; at += MOST) { /* cut the longest extent; the others are cut in the calls */
+        *longest = whole - at < MOST ? whole - at : MOST;
+        const char *pa = a, *pb = b;
+        char *pc = c;
+        if (longest == &m) pa += at * (ta ? 1 : lda) * size, pc += at * ldc * size;
+        else if (longest == &n) pb += at * (tb ? ldb : 1) * size, pc += at * size;
+        else pa += at * (ta ? lda : 1) * size, pb += at * (tb ? 1 : ldb) * size;
+        double keep = longest == &k && at > 0 ? 1 : beta;
+        if (!cpu_gemm(dt, ta, tb, m, n, k, alpha, pa, lda, pb, ldb, keep, pc, ldc)) return false;
+    }
+    return true;
+}

@@ -1,0 +1,58 @@
+/* scan.c - cumsum: running sums along one axis, in f64 for f32, wrapping in i64 for integers.
+ * x, y (outer, n, inner) contiguous */
+#include "strided.h"
+
+enum { BLOCK = 256 };
+
+/* Columns c .. c + w - 1 of one outer index. */
+#define SCAN(name, T, O, A, as_sum)                                                         \
+    static void name(const void *px, void *py, int64_t n, int64_t inner, int64_t w)         \
+    {                                                                                       \
+        const T *x = px;                                                                    \
+        O *y = py;                                                                          \
+        A s[BLOCK] = {0};                                                                   \
+        if (w == 1) {                                                                       \
+            A sum = 0;                                                                      \
+            for (int64_t j = 0; j < n; j++) {                                               \
+                sum += (A)x[j * inner];                                                     \
+                y[j * inner] = (O)as_sum(sum);                                              \
+            }                                                                               \
+            return;                                                                         \
+        }                                                                                   \
+        for (int64_t j = 0; j < n; j++, x += inner, y += inner) {                           \
+            _Pragma("omp simd")                                                             \
+            for (int64_t c = 0; c < w; c++) {                                               \
+                s[c] += (A)x[c];                                                            \
+                y[c] = (O)as_sum(s[c]);                                                     \
+            }                                                                               \
+        }                                                                                   \
+    }
+SCAN(scan_f32, float, float, double, (float))
+SCAN(scan_f64, double, double, double, (double))
+SCAN(scan_i64, int64_t, int64_t, uint64_t, (int64_t))
+SCAN(scan_i32, int32_t, int64_t, uint64_t, (int64_t))
+SCAN(scan_u8, uint8_t, int64_t, uint64_t, (int64_t))
+
+static bool run(const td_kargs *k)
+{
+    static void (*const fns[TD_N_DTYPES])(const void *, void *, int64_t, int64_t, int64_t) = {
+        [TD_F32] = scan_f32, [TD_F64] = scan_f64, [TD_I64] = scan_i64,
+        [TD_I32] = scan_i32, [TD_U8] = scan_u8,   [TD_BOOL] = scan_u8,
+    };
+    const td_view *x = k->in[0], *y = k->out[0];
+    int64_t axis = ((const td_cumsum_attr *)k->attr)->axis, outer = 1, n = 1, inner = 1;
+    if (axis < 0) axis += x->nd;
+    for (int i = 0; i < x->nd; i++) *(i < axis ? &outer : i == axis ? &n : &inner) *= x->dim[i];
+    int64_t sx = (int64_t)td_dtype_size(x->dt), sy = (int64_t)td_dtype_size(y->dt);
+    int64_t blocks = (inner + BLOCK - 1) / BLOCK;
+    int threads = st_threads(outer * n * inner);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t b = 0; b < outer * blocks; b++) {
+        int64_t c = b % blocks * BLOCK, at = b / blocks * n * inner + c;
+        fns[x->dt]((const char *)x->p + at * sx, (char *)y->p + at * sy, n, inner, inner - c < BLOCK ? inner - c : BLOCK);
+    }
+    return true;
+}
+
+static const td_kernel rows[] = {CPU_KERNEL("cumsum", TD_BITS_ALL, 0, run)};
+CPU_TABLE(scan, rows)

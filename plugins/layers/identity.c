@@ -1,0 +1,25 @@
+/* identity.c - y = x        x, y any shape */
+#include <tide/plugin.h>
+
+static td_tensor *forward(td_module *self, td_tensor *x)
+{
+    (void)self;
+    return x;
+}
+
+static bool sample(uint32_t i, td_sample *s) /* a matrix; three axes */
+{
+    s->in[0] = td_randn(i == 0 ? td_dims(3, 4) : td_dims(2, 3, 2), TD_F32);
+    return i < 2;
+}
+
+static const td_layer identity = {
+    .size = sizeof identity,
+    .kind = TD_LAYER,
+    .name = "Identity",
+    .doc = "y = x: a place in a network where nothing happens.",
+    .forward1 = forward,
+    .sample = sample,
+};
+static bool reg(void) { return td_add_layer(&identity); }
+TD_PLUGIN("identity", "1.0", "MIT", "layer:Identity", reg, NULL)

@@ -1,0 +1,25 @@
+/* relu.c - y = max(x, 0)        x, y any shape */
+#include <tide/plugin.h>
+
+static td_tensor *forward(td_module *self, td_tensor *x)
+{
+    (void)self;
+    return td_relu(x);
+}
+
+static bool sample(uint32_t i, td_sample *s) /* a matrix; three axes */
+{
+    s->in[0] = td_randn(i == 0 ? td_dims(3, 4) : td_dims(2, 3, 2), TD_F32);
+    return i < 2;
+}
+
+static const td_layer relu = {
+    .size = sizeof relu,
+    .kind = TD_LAYER,
+    .name = "ReLU",
+    .doc = "y = max(x, 0), element by element; the gradient at 0 is 0.",
+    .forward1 = forward,
+    .sample = sample,
+};
+static bool reg(void) { return td_add_layer(&relu); }
+TD_PLUGIN("relu", "1.0", "MIT", "layer:ReLU", reg, NULL)
