@@ -1,0 +1,43 @@
+--- Data: files, datasets, and loaders that give them in batches.
+---@class tide.data
+local datasets = require "tide.data.dataset"
+local loader = require "tide.data.loader"
+
+local M = {
+  TensorDataset = datasets.TensorDataset,
+  subset = datasets.subset,
+  random_split = datasets.random_split,
+  Loader = loader.Loader,
+  is_loader = loader.is_loader,
+}
+
+--- Reads an IDX file, plain or compressed by gzip.
+---@param path string
+---@return tide.Tensor
+function M.idx(path) return require "tide.data.idx"(path) end
+
+--- Reads a CSV file as a dataset of rows: x (f32), and y where a target is named. Text in the target's column becomes
+--- classes 1, 2, …, named in `classes`; the columns of x are named in `columns`.
+---
+---     local iris = data.csv("iris.csv", {target = "species"})
+---@param path string
+---@param opts table?   header = true, sep = ",", target, columns, missing: see tide.data.csv
+---@return tide.data.TensorDataset
+function M.csv(path, opts)
+  local r = require "tide.data.csv".read(path, opts)
+  local dataset = r.y and M.TensorDataset(r.x, r.y, {classes = r.classes}) or M.TensorDataset(r.x)
+  dataset.x, dataset.y, dataset.columns = r.x, r.y, r.names
+  return dataset
+end
+
+--- Fashion-MNIST: training and test images with their labels.
+---@param opts table?   dir
+---@return tide.data.TensorDataset train, tide.data.TensorDataset test
+function M.fashion_mnist(opts) return require "tide.data.fashion".fashion_mnist(opts) end
+
+--- MNIST's digits, from a directory.
+---@param opts table   dir
+---@return tide.data.TensorDataset train, tide.data.TensorDataset test
+function M.mnist(opts) return require "tide.data.fashion".mnist(opts) end
+
+return M
