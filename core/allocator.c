@@ -1,12 +1,14 @@
-/* allocator.c - the caching allocator: per device, free blocks in lists by size class, each together with its td_storage, so
- * that a warm allocation is a pop from a list. Blocks go back to the backend when memory runs out, or by td_empty_cache. */
+/* allocator.c - the caching allocator: per device, free blocks in lists by size class, each together with its
+ * td_storage, so that a warm allocation is a pop from a list. Blocks go back to the backend when memory runs out, or by
+ * td_empty_cache. */
 #include "device.h"
 #include <sched.h>
 #include <stdlib.h>
 
 /*
- * Classes: multiples of 64 bytes up to 256, then four steps per power of two (at most a quarter is unused) up to HUGE_MIN.
- * Above it one list holds blocks of any size, of which the best fit that is at most a quarter too large is taken.
+ * Classes: multiples of 64 bytes up to 256, then four steps per power of two (at most a quarter is unused) up to
+ * HUGE_MIN. Above it one list holds blocks of any size, of which the best fit that is at most a quarter too large is
+ * taken.
  */
 enum { LINE = 64, SMALL = 256, SMALL_CLASSES = SMALL / LINE, SMALL_LOG2 = 8, HUGE_LOG2 = 26, HUGE_ROUND = 2 << 20 };
 enum { HUGE_CLASS = SMALL_CLASSES + 4 * (HUGE_LOG2 - SMALL_LOG2), N_CLASSES };
@@ -73,7 +75,8 @@ static td_storage *take_huge(tdi_pool *p, size_t bytes)
 {
     td_storage **best = NULL;
     for (td_storage **at = &p->list[HUGE_CLASS]; *at; at = &(*at)->next)
-        if ((*at)->room >= bytes && (*at)->room - bytes <= bytes / 4 && (!best || (*at)->room < (*best)->room)) best = at;
+        if ((*at)->room >= bytes && (*at)->room - bytes <= bytes / 4 && (!best || (*at)->room < (*best)->room))
+            best = at;
     if (!best) return NULL;
     td_storage *s = *best;
     *best = s->next;
@@ -100,8 +103,8 @@ static td_storage *fresh(td_storage *s, size_t bytes)
 
 /* ---- the backend ---- */
 
-/* Sets memory aside in the statistics before it is asked for: a device is never asked for more than it has in all, for a
- * system that overcommits would say yes and kill the process later. */
+/* Sets memory aside in the statistics before it is asked for: a device is never asked for more than it has in all, for
+ * a system that overcommits would say yes and kill the process later. */
 static bool reserve(td_device *dev, size_t room)
 {
     tdi_pool *p = dev->pool;
@@ -149,7 +152,7 @@ static void to_backend(td_storage *s)
     free(s);
 }
 
-static bool empty_cache(td_device *dev)
+bool tdi_empty_cache(td_device *dev)
 {
     td_storage *all = NULL;
     size_t room = 0;
@@ -164,7 +167,7 @@ static bool empty_cache(td_device *dev)
     for (uint32_t c = 0; c < N_CLASSES; c++) dev->pool->list[c] = NULL;
     unlock(dev->pool);
     if (!all) return false;
-    /* Kernels that are still queued may use a block after its tensor is gone. A fault comes back at the next sync of a caller. */
+    /* Kernels that are still queued may use a block after its tensor is gone. A fault comes back at a caller's sync. */
     if (dev->async && dev->be->t.stream_sync) dev->be->t.stream_sync(dev->handle, dev->stream);
     for (td_storage *s = all, *next; s; s = next) {
         next = s->next;
@@ -196,10 +199,11 @@ static td_storage *no_memory(td_device *dev, size_t bytes)
     size_text(used, m.current);
     size_text(cached, m.reserved > m.current ? m.reserved - m.current : 0);
     if (dev->mem_total)
-        td_fail_as(TD_ENOMEM, "out of memory on %s: asked for %s, %s in use, %s cached, %s in all", dev->name, asked, used, cached,
-                   size_text(total, dev->mem_total));
+        td_fail_as(TD_ENOMEM, "out of memory on %s: asked for %s, %s in use, %s cached, %s in all", dev->name, asked,
+                   used, cached, size_text(total, dev->mem_total));
     else
-        td_fail_as(TD_ENOMEM, "out of memory on %s: asked for %s, %s in use, %s cached", dev->name, asked, used, cached);
+        td_fail_as(TD_ENOMEM, "out of memory on %s: asked for %s, %s in use, %s cached", dev->name, asked, used,
+                   cached);
     return NULL;
 }
 
@@ -232,9 +236,9 @@ static td_storage *slow(td_device *dev, uint32_t class, size_t bytes)
     td_storage *s = attempt(c, dev, class, bytes);
     if (s || c->err) return s;
     if (dev->mem_total && bytes > dev->mem_total) return no_memory(dev, bytes);
-    if (empty_cache(dev) && ((s = attempt(c, dev, class, bytes)) || c->err)) return s;
+    if (tdi_empty_cache(dev) && ((s = attempt(c, dev, class, bytes)) || c->err)) return s;
     if (collect(c) && !c->err) {
-        empty_cache(dev);
+        tdi_empty_cache(dev);
         if ((s = attempt(c, dev, class, bytes)) || c->err) return s;
     }
     return c->err ? NULL : no_memory(dev, bytes);
@@ -310,5 +314,5 @@ void td_empty_cache(void)
 {
     td_device *dev;
     if (tdi_failed()) return;
-    for (uint32_t i = 0; (dev = tdi_device_open_at(i)); i++) empty_cache(dev);
+    for (uint32_t i = 0; (dev = tdi_device_open_at(i)); i++) tdi_empty_cache(dev);
 }

@@ -11,10 +11,14 @@ typedef struct {
     uint32_t index;  /* which output of node                                                  */
 } tdi_edge;
 
-/** A tensor that backward will need, or only its shape. Always an alias without a node, so no reference cycle can arise. */
+/** A tensor that backward will need, or only its shape. The tensor is an alias without a node, so no reference cycle can arise. */
 typedef struct {
-    td_tensor *t;     /* data, or a shell; NULL: absent                                       */
-    uint32_t version; /* of the storage when it was saved                                     */
+    td_tensor *t;       /* NULL: absent, or only its shape was kept                             */
+    const int64_t *dim; /* of a shape, in the node's block                                      */
+    uint32_t version;   /* of the storage when it was saved                                     */
+    int16_t dt;
+    int8_t nd;
+    bool present;
 } tdi_saved;
 
 struct td_node {
@@ -22,6 +26,7 @@ struct td_node {
     uint32_t n_in, n_out, n_list; /* places                                                   */
     tdi_op *op;
     uint64_t seq;            /* order of recording: inputs' nodes have lower numbers          */
+    uint32_t size;           /* of the block that holds the node and its arrays               */
     void *attr;              /* copy of the op's attributes, strings copied; NULL = none      */
     uint64_t random[2];      /* random state when the op ran                                  */
     tdi_edge *edge;          /* n_in                                                          */
@@ -51,8 +56,12 @@ static inline td_node *tdi_node_keep(td_node *n)
 }
 static inline void tdi_node_release(td_node *n)
 {
-    if (n && atomic_fetch_sub_explicit(&n->refs, 1, memory_order_acq_rel) == 1) tdi_node_free(n);
+    if (n && (atomic_load_explicit(&n->refs, memory_order_acquire) == 1 || /* alone: nobody else can change it */
+              atomic_fetch_sub_explicit(&n->refs, 1, memory_order_acq_rel) == 1))
+        tdi_node_free(n);
 }
+/** A tensor of that shape and dtype without data, for a backward that needs no more. Owned by the scope. */
+td_tensor *tdi_shell(const tdi_saved *);
 /** Releases what backward needed, after it ran. */
 void tdi_node_drop_saved(td_node *);
 /** A tensor that retains its gradient dies: its node forgets it. */

@@ -180,17 +180,20 @@ static bool add_to_leaf(td_tensor *leaf, td_tensor *g, bool create)
 }
 
 /* Gradients come in the dtype and shape of what they belong to. Takes over g; NULL after an error. */
-static td_tensor *fitted(const td_node *n, const td_tensor *like, td_tensor *g)
+static td_tensor *fitted(const td_node *n, const tdi_saved *like, td_tensor *g)
 {
-    bool same = g->v.nd == like->v.nd;
-    for (int32_t i = 0; same && i < g->v.nd; i++) same = g->v.dim[i] == like->v.dim[i];
+    const int64_t *dim = like->t ? like->t->v.dim : like->dim;
+    bool same = g->v.nd == like->nd;
+    for (int32_t i = 0; same && i < g->v.nd; i++) same = g->v.dim[i] == dim[i];
     if (!same) {
-        td_fail_as(TD_EPLUGIN, "backward of %s: expected a gradient of shape %s, got %s", n->op->t.name, tdi_describe(like), tdi_describe(g));
+        td_fail_as(TD_EPLUGIN, "backward of %s: expected a gradient like %s, got %s", n->op->t.name, tdi_describe(tdi_shell(like)),
+                   tdi_describe(g));
         tdi_release(g);
         return NULL;
     }
-    if (g->v.dt == like->v.dt && !tdi_is_number(g)) return g;
-    td_tensor *c = tdi_is_number(g) ? tdi_materialize(g, like->v.dt, tdi_device_default(tdi_ctx())) : td_cast(g, like->v.dt);
+    td_dtype dt = (td_dtype)like->dt;
+    if (g->v.dt == dt && !tdi_is_number(g)) return g;
+    td_tensor *c = tdi_is_number(g) ? tdi_materialize(g, dt, tdi_device_default(tdi_ctx())) : td_cast(g, dt);
     if (c) tdi_keep(c);
     tdi_release(g);
     return c;
@@ -242,10 +245,13 @@ static bool give(walk *w, const tdi_edge *e, td_tensor *g)
 static td_tensor *unpack(const td_node *n, const tdi_saved *s, const tdi_edge *e, td_node *self, uint32_t index, bool create)
 {
     td_tensor *t = s->t;
-    if (!t || t->shell) return t;
+    if (!t) return s->present ? tdi_shell(s) : NULL;
     if (t->st && atomic_load_explicit(&t->st->version, memory_order_relaxed) != s->version) {
-        td_fail("backward: %s of shape %s, saved by %s, was changed in place afterwards", e ? "an input" : "the result", tdi_describe(t), n->op->t.name);
-        return NULL;
+        td_tensor *gone = tdi_shell(s); /* an error only if this backward looks at the data: that of x * 2 for x does not */
+        if (!gone) return NULL;
+        gone->stale = true;
+        gone->num.saved_by = n->op->t.name;
+        return gone;
     }
     if (!create || !td_dtype_is_float(t->v.dt)) return t;
     if (e && e->leaf) return e->leaf;
@@ -278,14 +284,12 @@ static bool fill_frame(walk *w, visit *v, frame *f)
     td_node *n = v->node;
     for (uint32_t i = 0; i < n->n_in; i++) f->in[i] = unpack(n, &n->in[i], &n->edge[i], NULL, 0, w->create);
     for (uint32_t i = 0; i < n->n_out; i++) {
-        bool float_out = td_dtype_is_float(n->out[i].t->v.dt);
+        bool float_out = td_dtype_is_float((td_dtype)n->out[i].dt);
         f->out[i] = unpack(n, &n->out[i], NULL, float_out ? n : NULL, i, w->create);
         f->gout[i] = v->gout[i];
         if (f->gout[i] || n->op->t.flags & TD_OP_GOUT_NULL || !float_out) continue;
-        const td_view *like = &n->out[i].t->v;
-        td_ints shape = {like->nd, {0}};
-        for (int32_t k = 0; k < like->nd; k++) shape.v[k] = like->dim[k];
-        f->gout[i] = td_zeros(shape, like->dt);
+        const tdi_saved *like = &n->out[i];
+        f->gout[i] = td_zeros(td_dims_n(like->nd, like->t ? like->t->v.dim : like->dim), (td_dtype)like->dt);
     }
     return !tdi_failed();
 }
@@ -297,7 +301,9 @@ static bool by_decomposition(const td_node *n, frame *f, uint64_t need)
     uint64_t random[2] = {ctx->random[0], ctx->random[1]};
     td_tensor *out[TD_MAX_OUT] = {NULL}, *y[TD_MAX_OUT], *seed[TD_MAX_OUT];
     for (uint32_t i = 0; i < n->n_in; i++)
-        if (f->in[i] && f->in[i]->shell)
+        if (f->in[i] && f->in[i]->stale)
+            return td_fail("backward: a tensor %s that %s saved was changed in place afterwards", tdi_describe(f->in[i]), n->op->t.name);
+        else if (f->in[i] && f->in[i]->shell)
             return td_fail_as(TD_EPLUGIN, "%s: a second derivative needs input %s, which the op does not save", n->op->t.name,
                               tdi_place_name(n->op, i, n->n_list));
     td_tensor **in = calloc(3 * (size_t)n->n_in + 1, sizeof *in), **x = in + n->n_in, **g = x + n->n_in;
@@ -383,7 +389,12 @@ static bool run_in_scope(walk *w, visit *v, frame *f)
     if (!any) return true;
     if (n->freed) return td_fail("backward: the graph of %s was released by an earlier backward; give that one retain_graph = true", n->op->t.name);
     tdi_scope_push();
+    td_context *ctx = tdi_ctx();
+    td_device *before = ctx->device; /* what a backward creates lies where its gradients do */
+    for (uint32_t i = 0; i < n->n_out; i++)
+        if (v->gout[i]) ctx->device = tdi_tensor_device(v->gout[i]);
     bool ok = fill_frame(w, v, f) && call_backward(w, n, f, need);
+    ctx->device = before;
     for (uint32_t i = 0; i < n->n_in; i++) { /* our references, so that a gradient nobody shares can be taken over */
         bool wanted = i >= 64 ? edge_wanted(w, &n->edge[i]) : need >> i & 1;
         f->gin[i] = ok && wanted && f->gin[i] ? tdi_keep(f->gin[i]) : NULL;
@@ -410,7 +421,7 @@ static bool run_node(walk *w, uint32_t place)
             tdi_release(g);
             continue;
         }
-        ok = (g = fitted(n, n->in[i].t, g)) && (!tdi_ctx()->anomaly || check_grad_nan(n, g));
+        ok = (g = fitted(n, &n->in[i], g)) && (!tdi_ctx()->anomaly || check_grad_nan(n, g));
         if (ok) ok = give(w, &n->edge[i], g);
         else tdi_release(g);
     }

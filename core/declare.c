@@ -28,21 +28,28 @@ static bool may_declare(const td_module *m, const char *what, const char *name)
     if (!m) return td_fail_as(TD_EPLUGIN, "%s: there is no module (NULL)", what);
     const char *who = tdi_module_name(m);
     if (!m->declaring) return td_fail_as(TD_EPLUGIN, "%s: %s: is for init()", who, what);
-    if (!tdi_is_name(name, false)) return td_fail_as(TD_EPLUGIN, "%s: %s: \"%.63s\" is no name", who, what, name ? name : "");
-    if (find_member(m, name) || find_child(m, name)) return td_fail_as(TD_EPLUGIN, "%s: %s: there is a \"%s\" already", who, what, name);
+    if (!tdi_is_name(name, false))
+        return td_fail_as(TD_EPLUGIN, "%s: %s: \"%.63s\" is no name", who, what, name ? name : "");
+    if (find_member(m, name) || find_child(m, name))
+        return td_fail_as(TD_EPLUGIN, "%s: %s: there is a \"%s\" already", who, what, name);
     return true;
 }
 
 /* ---- parameters and buffers ---- */
 
-static bool read_shape(const td_module *m, const char *name, td_dtype dt, int64_t nd, const int64_t *dim, td_ints *shape)
+static bool read_shape(const td_module *m, const char *name, td_dtype dt, int64_t nd, const int64_t *dim,
+                       td_ints *shape)
 {
     const char *who = tdi_module_name(m);
     if ((uint32_t)dt >= TD_N_DTYPES) return td_fail_as(TD_EPLUGIN, "%s: %s: %d is no dtype", who, name, (int)dt);
-    if (nd < 0 || nd > TD_MAX_DIM || (nd && !dim)) return td_fail_as(TD_ESHAPE, "%s: %s: expected 0 to %d extents, got %lld", who, name, TD_MAX_DIM, (long long)nd);
+    if (nd < 0 || nd > TD_MAX_DIM || (nd && !dim))
+        return td_fail_as(TD_ESHAPE, "%s: %s: expected 0 to %d extents, got %lld", who, name, TD_MAX_DIM,
+                          (long long)nd);
     shape->n = nd;
     for (int64_t i = 0; i < nd; i++) {
-        if (dim[i] < 0) return td_fail_as(TD_ESHAPE, "%s: %s: extent %lld is negative: %lld", who, name, (long long)i + 1, (long long)dim[i]);
+        if (dim[i] < 0)
+            return td_fail_as(TD_ESHAPE, "%s: %s: extent %lld is negative: %lld", who, name, (long long)i + 1,
+                              (long long)dim[i]);
         shape->v[i] = dim[i];
     }
     return true;
@@ -54,7 +61,8 @@ static td_tensor *draw(const char *who, td_ints shape, td_dtype dt, const char *
     td_dtype wide = dt == TD_F64 ? TD_F64 : TD_F32;
     td_tensor *t = NULL;
     if (!init) init = "?";
-    if (!isfinite(a) || !isfinite(b)) return td_fail_as(TD_EPLUGIN, "%s: init \"%s\": %g and %g must be finite", who, init, a, b);
+    if (!isfinite(a) || !isfinite(b))
+        return td_fail_as(TD_EPLUGIN, "%s: init \"%s\": %g and %g must be finite", who, init, a, b);
     if (!strcmp(init, "constant")) return td_full(shape, a, dt);
     if (!strcmp(init, "fan_in")) { /* uniform as torch.nn's kaiming_uniform(a = sqrt(5)): He et al. 2015 */
         double bound = a > 0 ? 1.0 / sqrt(a) : 0.0;
@@ -64,7 +72,9 @@ static td_tensor *draw(const char *who, td_ints shape, td_dtype dt, const char *
     }
     if (!strcmp(init, "uniform")) t = td_add(td_mul(td_rand(shape, wide), td_number(b - a)), td_number(a));
     else if (!strcmp(init, "normal")) t = td_add(td_mul(td_randn(shape, wide), td_number(b)), td_number(a));
-    else return td_fail_as(TD_EPLUGIN, "%s: init: expected uniform, normal, fan_in or constant, got \"%.40s\"", who, init);
+    else
+        return td_fail_as(TD_EPLUGIN, "%s: init: expected uniform, normal, fan_in or constant, got \"%.40s\"", who,
+                          init);
     return wide == dt ? t : td_cast(t, dt);
 }
 
@@ -79,7 +89,8 @@ static td_tensor *append_member(td_module *m, const char *name, td_tensor *t, bo
 }
 
 /* Made on the CPU, so that a seed gives the same parameters everywhere, then moved to the default device. */
-static td_tensor *make_member(td_module *m, const char *name, td_ints shape, td_dtype dt, const char *init, double a, double b, bool buffer)
+static td_tensor *make_member(td_module *m, const char *name, td_ints shape, td_dtype dt, const char *init, double a,
+                              double b, bool buffer)
 {
     td_context *ctx = tdi_ctx();
     td_device *home = tdi_device_default(ctx), *cpu = home ? tdi_device("cpu") : NULL;
@@ -98,16 +109,19 @@ static td_tensor *make_member(td_module *m, const char *name, td_ints shape, td_
     return tdi_failed() ? NULL : t;
 }
 
-td_tensor *tdi_module_new_param(td_module *m, const char *name, td_dtype dt, int64_t nd, const int64_t *dim, const char *init,
-                                double a, double b)
+td_tensor *tdi_module_new_param(td_module *m, const char *name, td_dtype dt, int64_t nd, const int64_t *dim,
+                                const char *init, double a, double b)
 {
     td_ints shape;
     if (!may_declare(m, "new_param", name) || !read_shape(m, name, dt, nd, dim, &shape)) return NULL;
-    if (!td_dtype_is_float(dt)) return td_fail_as(TD_EDTYPE, "%s: %s: a parameter is of a float dtype, got %s", tdi_module_name(m), name, td_dtype_name(dt));
+    if (!td_dtype_is_float(dt))
+        return td_fail_as(TD_EDTYPE, "%s: %s: a parameter is of a float dtype, got %s", tdi_module_name(m), name,
+                          td_dtype_name(dt));
     return make_member(m, name, shape, dt, init, a, b, false);
 }
 
-td_tensor *tdi_module_new_buffer(td_module *m, const char *name, td_dtype dt, int64_t nd, const int64_t *dim, double fill)
+td_tensor *tdi_module_new_buffer(td_module *m, const char *name, td_dtype dt, int64_t nd, const int64_t *dim,
+                                 double fill)
 {
     td_ints shape;
     if (!may_declare(m, "new_buffer", name) || !read_shape(m, name, dt, nd, dim, &shape)) return NULL;
@@ -135,7 +149,8 @@ td_module *tdi_module_new_child(td_module *m, const char *name, const char *laye
     const char *who = tdi_module_name(m);
     const td_layer *t = td_layer_find(layer ? layer : "");
     if (!t) {
-        if (!tdi_failed()) td_fail_as(TD_EPLUGIN, "%s: child %s: no layer is named \"%.63s\"", who, name, layer ? layer : "");
+        if (!tdi_failed())
+            td_fail_as(TD_EPLUGIN, "%s: child %s: no layer is named \"%.63s\"", who, name, layer ? layer : "");
         return NULL;
     }
     if (!tdi_literal_args(opts_as_lua, &store, &args, why, sizeof why)) {
@@ -157,7 +172,9 @@ bool tdi_module_run_child(td_module *m, const char *name, td_tensor *const *in, 
 {
     if (tdi_failed()) return false;
     const tdi_child *c = m ? find_child(m, name) : NULL;
-    if (!c) return td_fail_as(TD_EPLUGIN, "%s: there is no child \"%.63s\"", m ? tdi_module_name(m) : "run_child", name ? name : "");
+    if (!c)
+        return td_fail_as(TD_EPLUGIN, "%s: there is no child \"%.63s\"", m ? tdi_module_name(m) : "run_child",
+                          name ? name : "");
     uint32_t n_out = c->m->layer->out.n;
     if (td_module_forward(c->m, in, n_in, out, &n_out)) return true;
     tdi_error_in("child %s", name);
@@ -171,7 +188,8 @@ td_tensor *tdi_module_param(td_module *m, const char *name)
     if (tdi_failed()) return NULL;
     const tdi_member *e = m ? find_member(m, name) : NULL;
     if (e) return e->t;
-    return td_fail_as(TD_EPLUGIN, "%s: there is no parameter or buffer \"%.63s\"", m ? tdi_module_name(m) : "param", name ? name : "");
+    return td_fail_as(TD_EPLUGIN, "%s: there is no parameter or buffer \"%.63s\"", m ? tdi_module_name(m) : "param",
+                      name ? name : "");
 }
 
 bool tdi_module_has_param(td_module *m, const char *name) { return m && !tdi_failed() && find_member(m, name); }

@@ -69,7 +69,7 @@ static tdi_backend *unknown(const char *name)
 
 static int device_count(const tdi_backend *be) { return be->t.count ? be->t.count() : 1; }
 
-/* Whether the backend runs on this machine and has that device. Its own reason, where it gives one, is the message's end. */
+/* Whether the backend runs on this machine and has that device. Its own reason, if it gives one, ends the message. */
 static bool usable(const tdi_backend *be, const char *name, int ordinal)
 {
     int score = be->t.score ? be->t.score() : 1;
@@ -77,7 +77,8 @@ static bool usable(const tdi_backend *be, const char *name, int ordinal)
     int n = tdi_failed() ? 0 : device_count(be);
     if (n <= 0 && !tdi_failed()) td_fail_as(TD_EDEVICE, "this machine has no %s device", be->t.name);
     if (!tdi_failed() && ordinal >= n)
-        td_fail_as(TD_EDEVICE, n == 1 ? "there is only \"%s:0\"" : "there are \"%s:0\" to \"%s:%d\"", be->t.name, be->t.name, n - 1);
+        td_fail_as(TD_EDEVICE, n == 1 ? "there is only \"%s:0\"" : "there are \"%s:0\" to \"%s:%d\"", be->t.name,
+                   be->t.name, n - 1);
     if (!tdi_failed() && ordinal >= TDI_MAX_ORDINALS)
         td_fail_as(TD_EDEVICE, "at most %d devices of a kind can be used", TDI_MAX_ORDINALS);
     tdi_error_prefix("device \"%s\": ", name);
@@ -207,8 +208,14 @@ static bool copy(td_device *d, void *to, const void *from, size_t bytes, td_copy
     return tdi_failed() ? false : td_fail_as(TD_EPLUGIN, "%s: a copy failed without saying why", d->name);
 }
 
-bool tdi_copy_from_host(td_device *d, void *to, const void *host, size_t bytes) { return copy(d, to, host, bytes, TD_H2D); }
-bool tdi_copy_to_host(td_device *d, void *host, const void *from, size_t bytes) { return copy(d, host, from, bytes, TD_D2H); }
+bool tdi_copy_from_host(td_device *d, void *to, const void *host, size_t bytes)
+{
+    return copy(d, to, host, bytes, TD_H2D);
+}
+bool tdi_copy_to_host(td_device *d, void *host, const void *from, size_t bytes)
+{
+    return copy(d, host, from, bytes, TD_D2H);
+}
 
 bool td_synchronize(const char *device)
 {

@@ -52,10 +52,12 @@ bool tdi_device_sync(td_device *);
 bool tdi_copy_from_host(td_device *, void *to, const void *host, size_t bytes);
 bool tdi_copy_to_host(td_device *, void *host, const void *from, size_t bytes);
 
-/** Blocks go back to the backend at once (TIDE_NO_CACHE=1, and in builds with AddressSanitizer, which then sees use after free). */
+/** Blocks go back to the backend at once: TIDE_NO_CACHE=1, and builds with AddressSanitizer, which sees use after free. */
 extern bool tdi_no_cache;
 /** NULL when out of memory. A pool lives as long as the process. */
 tdi_pool *tdi_pool_new(void);
+/** Gives the device's free blocks back to its backend; false where there were none. */
+bool tdi_empty_cache(td_device *);
 
 /** Memory for `bytes` (0 is fine), refs 1, version 0. On failure: collects, empties the cache, tries once more, then TD_ENOMEM with sizes. */
 td_storage *tdi_storage_new(td_device *, size_t bytes);
@@ -68,7 +70,9 @@ static inline td_storage *tdi_storage_keep(td_storage *s)
 void tdi_storage_free(td_storage *); /* refs is 0 */
 static inline void tdi_storage_release(td_storage *s)
 {
-    if (s && atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1) tdi_storage_free(s);
+    if (s && (atomic_load_explicit(&s->refs, memory_order_acquire) == 1 || /* the only reference: see tdi_release */
+              atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1))
+        tdi_storage_free(s);
 }
 
 #endif

@@ -53,6 +53,15 @@ static bool count_places(tdi_runner *r)
     return true;
 }
 
+static bool no_data(const tdi_runner *r, uint32_t i)
+{
+    const td_tensor *t = r->in[i];
+    if (t->stale)
+        return td_fail("backward: a tensor %s that %s saved was changed in place afterwards", tdi_describe(t), t->num.saved_by);
+    return td_fail_as(TD_EPLUGIN, "%s: the data of input %s was not saved for backward", r->op->t.name,
+                      tdi_place_name(r->op, i, r->n_list));
+}
+
 static bool check_inputs(tdi_runner *r)
 {
     td_device *dev = NULL;
@@ -64,9 +73,7 @@ static bool check_inputs(tdi_runner *r)
             r->iv[i] = NULL;
             continue;
         }
-        if (t->shell)
-            return td_fail_as(TD_EPLUGIN, "%s: the data of input %s was not saved for backward", r->op->t.name,
-                              tdi_place_name(r->op, i, r->n_list));
+        if (t->shell) return no_data(r, i);
         r->iv[i] = &t->v;
         r->wants_grad |= tdi_needs_grad(t);
         if (!t->st) continue;

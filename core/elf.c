@@ -75,20 +75,29 @@ static void *fetch_new(const source *s, uint64_t off, uint64_t n, const char *wh
 
 static const char *machine_name(unsigned m)
 {
-    return m == EM_X86_64 ? "x86-64" : m == EM_AARCH64 ? "aarch64" : m == EM_386 ? "32-bit x86" : m == EM_ARM ? "32-bit ARM" : "another machine";
+    return m == EM_X86_64    ? "x86-64"
+           : m == EM_AARCH64 ? "aarch64"
+           : m == EM_386     ? "32-bit x86"
+           : m == EM_ARM     ? "32-bit ARM"
+                             : "another machine";
 }
 
 static bool read_header(const source *s, Elf64_Ehdr *h)
 {
-    if (s->size < EI_NIDENT || !fetch(s, 0, EI_NIDENT, h->e_ident, "the ELF header") || memcmp(h->e_ident, ELFMAG, SELFMAG))
+    if (s->size < EI_NIDENT || !fetch(s, 0, EI_NIDENT, h->e_ident, "the ELF header") ||
+        memcmp(h->e_ident, ELFMAG, SELFMAG))
         return no(s, "is no ELF file; a plugin is a shared object for " MACHINE_NAME);
     if (h->e_ident[EI_CLASS] != ELFCLASS64)
-        return no(s, "is a %s-bit ELF file; needed is a 64-bit one for " MACHINE_NAME, h->e_ident[EI_CLASS] == ELFCLASS32 ? "32" : "?");
-    if (h->e_ident[EI_DATA] != ELFDATA2LSB) return no(s, "is a big-endian ELF file; needed is a little-endian one for " MACHINE_NAME);
+        return no(s, "is a %s-bit ELF file; needed is a 64-bit one for " MACHINE_NAME,
+                  h->e_ident[EI_CLASS] == ELFCLASS32 ? "32" : "?");
+    if (h->e_ident[EI_DATA] != ELFDATA2LSB)
+        return no(s, "is a big-endian ELF file; needed is a little-endian one for " MACHINE_NAME);
     if (!fetch(s, 0, sizeof *h, h, "the ELF header")) return false;
     if (h->e_machine != MACHINE)
-        return no(s, "is built for %s (ELF machine %u); needed is " MACHINE_NAME, machine_name(h->e_machine), h->e_machine);
-    if (h->e_type != ET_DYN) return no(s, "is no shared object (ELF type %u); needed is one linked with -shared", h->e_type);
+        return no(s, "is built for %s (ELF machine %u); needed is " MACHINE_NAME, machine_name(h->e_machine),
+                  h->e_machine);
+    if (h->e_type != ET_DYN)
+        return no(s, "is no shared object (ELF type %u); needed is one linked with -shared", h->e_type);
     return true;
 }
 
@@ -103,13 +112,15 @@ static bool check_segments(const source *s, const Elf64_Ehdr *h)
         if (off < h->e_phoff) return no(s, "is damaged: its segment table lies outside the file");
         if (!fetch(s, off, sizeof p, &p, "its segment table")) return false;
         if (p.p_type == PT_LOAD && (p.p_offset > s->size || p.p_filesz > s->size - p.p_offset))
-            return no(s, "the file is cut short or damaged: a segment lies outside its %llu bytes", (unsigned long long)s->size);
+            return no(s, "the file is cut short or damaged: a segment lies outside its %llu bytes",
+                      (unsigned long long)s->size);
     }
     return true;
 }
 
 /* The section by name among `n` headers; false when there is none. names: n_names bytes and a NUL. */
-static bool find_section(const Elf64_Shdr *v, unsigned n, const char *names, uint64_t n_names, const char *name, Elf64_Shdr *found)
+static bool find_section(const Elf64_Shdr *v, unsigned n, const char *names, uint64_t n_names, const char *name,
+                         Elf64_Shdr *found)
 {
     for (unsigned i = 0; i < n; i++)
         if (v[i].sh_name < n_names && !strcmp(names + v[i].sh_name, name)) {
@@ -133,11 +144,12 @@ static char *read_section(const source *s, const Elf64_Ehdr *h, uint64_t *size)
     if (n->sh_size > MAX_NAMES) no(s, "is damaged: %llu bytes of section names", (unsigned long long)n->sh_size);
     else names = fetch_new(s, n->sh_offset, n->sh_size, "its section names");
     if (names) {
-        if (!find_section(v, h->e_shnum, names, n->sh_size, ".tide", &found)) no(s, "is no Tide plugin: it has no section .tide, which TD_PLUGIN makes");
+        if (!find_section(v, h->e_shnum, names, n->sh_size, ".tide", &found))
+            no(s, "is no Tide plugin: it has no section .tide, which TD_PLUGIN makes");
         else if (found.sh_type == SHT_NOBITS || !found.sh_size || found.sh_size > MAX_TEXT)
-            no(s, "its section .tide has %llu bytes; expected is a text of 1 to %d", (unsigned long long)found.sh_size, MAX_TEXT);
-        else if ((text = fetch_new(s, found.sh_offset, found.sh_size, "its section .tide")))
-            *size = found.sh_size;
+            no(s, "its section .tide has %llu bytes; expected is a text of 1 to %d", (unsigned long long)found.sh_size,
+               MAX_TEXT);
+        else if ((text = fetch_new(s, found.sh_offset, found.sh_size, "its section .tide"))) *size = found.sh_size;
     }
     free(names);
     free(v);
@@ -150,11 +162,15 @@ static bool check_text(const source *s, const char *t, uint64_t size)
 {
     uint64_t n = strlen(t);
     for (uint64_t i = n; i < size; i++)
-        if (t[i]) return no(s, "the text in section .tide is damaged: there is more after its end (is TD_PLUGIN used twice?)");
+        if (t[i])
+            return no(s,
+                      "the text in section .tide is damaged: there is more after its end (is TD_PLUGIN used twice?)");
     for (uint64_t i = 0; i < n; i++)
         if ((unsigned char)t[i] < ' ' && t[i] != '\n')
-            return no(s, "the text in section .tide is damaged: byte %llu is %u", (unsigned long long)i, (unsigned char)t[i]);
-    if (strncmp(t, "tide\n", 5) || t[n - 1] != '\n') return no(s, "the text in section .tide is damaged: expected are lines that begin with \"tide\"");
+            return no(s, "the text in section .tide is damaged: byte %llu is %u", (unsigned long long)i,
+                      (unsigned char)t[i]);
+    if (strncmp(t, "tide\n", 5) || t[n - 1] != '\n')
+        return no(s, "the text in section .tide is damaged: expected are lines that begin with \"tide\"");
     return true;
 }
 
@@ -192,8 +208,12 @@ static bool parse_lines(const source *s, tdi_meta *m)
         char *eq = strchr(line, '=');
         if (!eq) return no(s, "the text in section .tide is damaged: no '=' in \"%.40s\"", line);
         *eq = 0;
-        const char **field = !strcmp(line, "abi") ? &abi : !strcmp(line, "name") ? &m->name : !strcmp(line, "version") ? &m->version :
-                             !strcmp(line, "licence") ? &m->licence : !strcmp(line, "provides") ? &m->provides : NULL;
+        const char **field = !strcmp(line, "abi")        ? &abi
+                             : !strcmp(line, "name")     ? &m->name
+                             : !strcmp(line, "version")  ? &m->version
+                             : !strcmp(line, "licence")  ? &m->licence
+                             : !strcmp(line, "provides") ? &m->provides
+                                                         : NULL;
         if (!field) continue; /* a later minor version may say more */
         if (*field) return no(s, "the text in section .tide is damaged: two lines \"%s\"", line);
         *field = eq + 1;
@@ -201,13 +221,21 @@ static bool parse_lines(const source *s, tdi_meta *m)
     }
     if (!abi || !m->name || !m->version || !m->licence || !provides)
         return no(s, "the text in section .tide is damaged: no line \"%s\"",
-                  !abi ? "abi" : !m->name ? "name" : !m->version ? "version" : !m->licence ? "licence" : "provides");
+                  !abi          ? "abi"
+                  : !m->name    ? "name"
+                  : !m->version ? "version"
+                  : !m->licence ? "licence"
+                                : "provides");
     if (!*m->name) return no(s, "the text in section .tide is damaged: the plugin has no name");
-    if (!parse_abi(abi, &m->abi_major, &m->abi_minor)) return no(s, "the text in section .tide is damaged: abi is \"%.20s\", not as \"" TD_ABI_TEXT "\"", abi);
+    if (!parse_abi(abi, &m->abi_major, &m->abi_minor))
+        return no(s, "the text in section .tide is damaged: abi is \"%.20s\", not as \"" TD_ABI_TEXT "\"", abi);
     if (m->abi_major != TD_ABI_MAJOR || m->abi_minor > TD_ABI_MINOR)
-        return no(s, "is built for plugin ABI %u.%u; this Tide has " TD_ABI_TEXT " (the major number must be equal, the minor one at most that)",
+        return no(s,
+                  "is built for plugin ABI %u.%u; this Tide has " TD_ABI_TEXT
+                  " (the major number must be equal, the minor one at most that)",
                   m->abi_major, m->abi_minor);
-    if (*provides && !tidy_provides(provides)) return no(s, "the text in section .tide is damaged: provides holds words that are not kind:name");
+    if (*provides && !tidy_provides(provides))
+        return no(s, "the text in section .tide is damaged: provides holds words that are not kind:name");
     return true;
 }
 

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Cuts a text that was too long at the end of a whole UTF-8 character: takes off trailing bytes of one that lacks its end. */
+/* Ends a text that was too long with a whole UTF-8 character: takes off the bytes of one that lacks its end. */
 static void cut_clean(char *s)
 {
     size_t n = strlen(s), lead = n;

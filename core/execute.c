@@ -225,6 +225,8 @@ bool tdi_run_decompose(tdi_runner *r)
         if (buf != few) free(buf);
         return td_fail_as(TD_EPLUGIN, "%s: decompositions are nested %d deep: does one lead back to itself?", r->op->t.name, MAX_DEPTH);
     }
+    td_device *before = ctx->device; /* what a decomposition creates lies where its inputs do */
+    ctx->device = r->dev;
     ctx->recursion++;
     tdi_scope_push();
     td_call c = {r->n_in, r->n_out, r->n_list, promoted_inputs(r, buf), NULL, r->attr};
@@ -247,6 +249,7 @@ bool tdi_run_decompose(tdi_runner *r)
     }
     tdi_scope_pop(NULL);
     ctx->recursion--;
+    ctx->device = before;
     if (buf != few) free(buf);
     return ok;
 }

@@ -60,7 +60,8 @@ static bool split(const td_optimizer *o, char *op, size_t op_room, char *sig, si
     for (const char *w = text + n; *w;) {
         w += strspn(w, " ");
         n = strcspn(w, " ");
-        if (n && !memchr(w, '=', n)) at += (size_t)snprintf(sig + at, sig_room - at, "%s%.*s", at ? " " : "", (int)n, w);
+        if (n && !memchr(w, '=', n))
+            at += (size_t)snprintf(sig + at, sig_room - at, "%s%.*s", at ? " " : "", (int)n, w);
         w += n;
     }
     sig[at] = 0;
@@ -90,7 +91,8 @@ static bool copy_option(const td_optimizer *o, const td_opt *attr, const td_opt 
     char *to = o->attr;
     const char *from = o->self.opts;
     bool there = !opt->has || from[opt->has - 1];
-    if (!there && !attr->has) return td_fail("%s: %s is none, which the op %s cannot take", name_of(o), opt->name, o->fused->t.name);
+    if (!there && !attr->has)
+        return td_fail("%s: %s is none, which the op %s cannot take", name_of(o), opt->name, o->fused->t.name);
     if (attr->has) to[attr->has - 1] = there;
     memcpy(to + attr->off, from + opt->off, attr->size);
     return true;
@@ -102,13 +104,17 @@ static bool copy_element(const td_optimizer *o, const td_opt *attr, bool *found)
     char list[64];
     size_t n = strlen(attr->name);
     *found = false;
-    if (n < 2 || n + 1 > sizeof list || attr->name[n - 1] < '1' || attr->name[n - 1] > '9' || tdi_option_type(attr) != TD_O_NUM) return true;
+    if (n < 2 || n + 1 > sizeof list || attr->name[n - 1] < '1' || attr->name[n - 1] > '9' ||
+        tdi_option_type(attr) != TD_O_NUM)
+        return true;
     int64_t k = attr->name[n - 1] - '1';
     snprintf(list, sizeof list, "%.*ss", (int)(n - 1), attr->name);
     uint32_t i = tdi_option_index(o->self.schema, list);
     if (i == o->self.schema->n || tdi_option_type(&o->self.schema->v[i]) != TD_O_NUMS) return true;
     const td_nums *v = (const void *)((const char *)o->self.opts + o->self.schema->v[i].off);
-    if (k >= v->n) return td_fail("%s: %s: expected at least %lld numbers, got %lld", name_of(o), list, (long long)k + 1, (long long)v->n);
+    if (k >= v->n)
+        return td_fail("%s: %s: expected at least %lld numbers, got %lld", name_of(o), list, (long long)k + 1,
+                       (long long)v->n);
     *(double *)(void *)((char *)o->attr + attr->off) = v->v[k];
     *found = true;
     return true;
@@ -146,7 +152,8 @@ static bool fill_one(const td_optimizer *o, uint32_t i)
     if (constant(o, attr->name, text, sizeof text)) return set_constant(o, i, text);
     uint32_t k = tdi_option_index(o->self.schema, attr->name);
     const td_opt *opt = k < o->self.schema->n ? &o->self.schema->v[k] : NULL;
-    if (opt && tdi_option_type(opt) == tdi_option_type(attr) && tdi_option_type(attr) != TD_O_STR) return copy_option(o, attr, opt);
+    if (opt && tdi_option_type(opt) == tdi_option_type(attr) && tdi_option_type(attr) != TD_O_STR)
+        return copy_option(o, attr, opt);
     bool found;
     if (!copy_element(o, attr, &found)) return false;
     if (!found && !attr->dflt) return BAD(o, "nothing says what the op's attribute %s is", attr->name);

@@ -1,4 +1,4 @@
-/* half.h - f16 (IEEE 754 binary16) and bf16 (the upper half of an f32) one element at a time, rounding to nearest even. */
+/* half.h - f16 (IEEE 754 binary16) and bf16 (the upper half of an f32), one at a time, rounded to nearest even. */
 #ifndef TIDE_HALF_H
 #define TIDE_HALF_H
 #include <math.h>
@@ -44,7 +44,7 @@ static inline uint16_t tdi_to_f16(float x)
     uint32_t u = tdi_bits_of(x), sign = u >> 16 & 0x8000, a = u & 0x7fffffff;
     if (a > 0x7f800000) return (uint16_t)(sign | 0x7e00);  /* NaN */
     if (a >= 0x477ff000) return (uint16_t)(sign | 0x7c00); /* 65520 and above round to infinity */
-    if (a < 0x38800000)                                    /* below 2^-14: a multiple of 2^-24, rounded by the addition */
+    if (a < 0x38800000) /* below 2^-14: a multiple of 2^-24, rounded by the addition */
         return (uint16_t)(sign | (tdi_bits_of(tdi_float_of(a) + 0.5f) - tdi_bits_of(0.5f)));
     return (uint16_t)(sign | (a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13);
 }

@@ -85,7 +85,9 @@ td_tensor *tdi_live_scalar(td_optimizer *o, td_device *dev, uint32_t place)
 td_tensor *tdi_optimizer_scalar(td_optimizer *o, const char *name)
 {
     int32_t place = tdi_live_place(o, name);
-    if (place < 0) return td_fail_as(TD_EPLUGIN, "%s: \"%.60s\" is neither a live option nor \"step\"", tdi_module_name(&o->self), name);
+    if (place < 0)
+        return td_fail_as(TD_EPLUGIN, "%s: \"%.60s\" is neither a live option nor \"step\"", tdi_module_name(&o->self),
+                          name);
     td_device *dev = o->dev ? o->dev : tdi_device_default(tdi_ctx());
     return dev ? tdi_live_scalar(o, dev, (uint32_t)place) : NULL;
 }

@@ -33,7 +33,8 @@ void tdi_error_in(const char *fmt, const char *name)
 
 static bool enter(const char *who)
 {
-    if (nesting >= MAX_NESTING) return td_fail_as(TD_EPLUGIN, "%s: modules are nested %d deep: does one hold itself?", who, MAX_NESTING);
+    if (nesting >= MAX_NESTING)
+        return td_fail_as(TD_EPLUGIN, "%s: modules are nested %d deep: does one hold itself?", who, MAX_NESTING);
     nesting++;
     return true;
 }
@@ -53,7 +54,8 @@ static bool flatten(td_module *m)
         const td_module *c = m->child[i].m;
         for (uint32_t k = 0; k < c->n_flat; k++, at++) {
             tdi_flat f = c->flat[k];
-            if (asprintf(&f.name, "%s.%s", m->child[i].name, c->flat[k].name) < 0) return td_fail_as(TD_ENOMEM, "%s: out of memory", tdi_module_name(m));
+            if (asprintf(&f.name, "%s.%s", m->child[i].name, c->flat[k].name) < 0)
+                return td_fail_as(TD_ENOMEM, "%s: out of memory", tdi_module_name(m));
             m->flat[at] = f;
             m->n_flat = at + 1;
         }
@@ -66,10 +68,14 @@ static bool run_init(td_module *m)
     const td_layer *t = &m->layer->t;
     if (!enter(t->name)) return false;
     m->declaring = m->began = true;
+    bool grad = td_grad_enable(false); /* so that init may write to a parameter */
     tdi_scope_push();
     bool ok = !t->init || t->init(m, m->opts);
-    if (!ok && !tdi_failed()) td_fail_as(TD_EPLUGIN, "%s: its init failed without saying why (plugin %s)", t->name, tdi_plugin_name(m->layer->from));
+    if (!ok && !tdi_failed())
+        td_fail_as(TD_EPLUGIN, "%s: its init failed without saying why (plugin %s)", t->name,
+                   tdi_plugin_name(m->layer->from));
     tdi_scope_pop(NULL);
+    td_grad_enable(grad);
     m->declaring = false;
     nesting--;
     return !tdi_failed();
@@ -142,8 +148,11 @@ static bool wrong_count(const td_module *m, uint32_t n_in)
     uint32_t least = s->n;
     while (least && s->optional >> (least - 1) & 1) least--;
     if (s->list) return td_fail("%s: %u inputs do not fit its signature (%s)", m->layer->t.name, n_in, m->layer->t.in);
-    if (least < s->n) return td_fail("%s: expected %u to %u inputs (%s), got %u", m->layer->t.name, least, s->n, m->layer->t.in, n_in);
-    return td_fail("%s: expected %u input%s (%s), got %u", m->layer->t.name, s->n, s->n == 1 ? "" : "s", m->layer->t.in, n_in);
+    if (least < s->n)
+        return td_fail("%s: expected %u to %u inputs (%s), got %u", m->layer->t.name, least, s->n, m->layer->t.in,
+                       n_in);
+    return td_fail("%s: expected %u input%s (%s), got %u", m->layer->t.name, s->n, s->n == 1 ? "" : "s", m->layer->t.in,
+                   n_in);
 }
 
 static bool missing(const td_module *m, const char *name)
@@ -184,8 +193,11 @@ static bool check_outputs(const td_module *m, td_tensor *const *out)
     const char *plugin = tdi_plugin_name(m->layer->from);
     for (uint32_t i = 0; i < s->n; i++) {
         if (out[i] || s->optional >> i & 1) continue;
-        if (m->layer->t.forward1) return td_fail_as(TD_EPLUGIN, "%s: its forward1 returned NULL without saying why (plugin %s)", m->layer->t.name, plugin);
-        return td_fail_as(TD_EPLUGIN, "%s: its forward gave no output %s (plugin %s)", m->layer->t.name, s->name[i], plugin);
+        if (m->layer->t.forward1)
+            return td_fail_as(TD_EPLUGIN, "%s: its forward1 returned NULL without saying why (plugin %s)",
+                              m->layer->t.name, plugin);
+        return td_fail_as(TD_EPLUGIN, "%s: its forward gave no output %s (plugin %s)", m->layer->t.name, s->name[i],
+                          plugin);
     }
     return true;
 }
@@ -197,7 +209,9 @@ static bool run_forward(td_module *m, td_tensor *const *in, uint32_t n_in, td_te
     if (t->forward1) ok = (out[0] = t->forward1(m, in[0])) != NULL || !tdi_failed();
     else ok = t->forward(m, in, n_in, out);
     if (tdi_failed()) return false;
-    if (!ok) return td_fail_as(TD_EPLUGIN, "%s: its forward failed without saying why (plugin %s)", t->name, tdi_plugin_name(m->layer->from));
+    if (!ok)
+        return td_fail_as(TD_EPLUGIN, "%s: its forward failed without saying why (plugin %s)", t->name,
+                          tdi_plugin_name(m->layer->from));
     return check_outputs(m, out);
 }
 
@@ -217,7 +231,9 @@ bool td_module_forward(td_module *m, td_tensor *const *in, uint32_t n_in, td_ten
     if (tdi_failed()) return false;
     if (!m || !m->layer) return td_fail("forward: there is no layer");
     const tdi_sig *s = &m->layer->out;
-    if (*n_out < s->n) return td_fail("%s: there is room for %u outputs, it has %u (%s)", m->layer->t.name, *n_out, s->n, m->layer->t.out);
+    if (*n_out < s->n)
+        return td_fail("%s: there is room for %u outputs, it has %u (%s)", m->layer->t.name, *n_out, s->n,
+                       m->layer->t.out);
     if (!check_inputs(m, &in, &n_in, padded) || !enter(m->layer->t.name)) return false;
     tdi_scope_push();
     bool ok = run_forward(m, in, n_in, got);
@@ -268,8 +284,8 @@ bool td_module_set_tensor(td_module *m, const char *name, td_tensor *t)
         tdi_member *e = &m->flat[i].owner->member[m->flat[i].member];
         if (tdi_is_number(t)) return td_fail("%s: %s: expected a tensor, got a plain number", tdi_module_name(m), name);
         if (!same_shape(&e->t->v, &t->v))
-            return td_fail_as(TD_ESHAPE, "%s: %s: expected a tensor of the same shape as %s, got %s", tdi_module_name(m), name,
-                              tdi_describe(e->t), tdi_describe(t));
+            return td_fail_as(TD_ESHAPE, "%s: %s: expected a tensor of the same shape as %s, got %s",
+                              tdi_module_name(m), name, tdi_describe(e->t), tdi_describe(t));
         tdi_keep(t);
         tdi_release(e->t);
         e->t = t;

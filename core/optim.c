@@ -54,7 +54,8 @@ static bool is_on(const td_optimizer *o, uint32_t option)
 
 static void options_changed(td_optimizer *o)
 {
-    for (uint32_t k = 0; k < o->n_state; k++) o->active[k] = o->spec[k].option < 0 || is_on(o, (uint32_t)o->spec[k].option);
+    for (uint32_t k = 0; k < o->n_state; k++)
+        o->active[k] = o->spec[k].option < 0 || is_on(o, (uint32_t)o->spec[k].option);
     o->attr_stale = true;
 }
 
@@ -120,7 +121,7 @@ static bool ensure_states(td_optimizer *o, uint32_t i)
 
 static int by_address(const void *a, const void *b)
 {
-    uintptr_t x = (uintptr_t)*(td_tensor *const *)a, y = (uintptr_t)*(td_tensor *const *)b;
+    uintptr_t x = (uintptr_t) * (td_tensor *const *)a, y = (uintptr_t) * (td_tensor *const *)b;
     return x < y ? -1 : x > y;
 }
 
@@ -130,8 +131,10 @@ static bool check_params(const td_optimizer *o, td_tensor *const *params, uint32
         const td_tensor *p = params[i];
         if (!p) return td_fail("%s: parameter %u is missing", name_of(o), i + 1);
         if (tdi_is_number(p) || !td_dtype_is_float(p->v.dt))
-            return td_fail_as(TD_EDTYPE, "%s: parameter %u: expected a tensor of a float dtype, got %s", name_of(o), i + 1, tdi_describe(p));
-        if (p->node) return td_fail("%s: parameter %u is the result of %s, not a leaf", name_of(o), i + 1, td_made_by(p));
+            return td_fail_as(TD_EDTYPE, "%s: parameter %u: expected a tensor of a float dtype, got %s", name_of(o),
+                              i + 1, tdi_describe(p));
+        if (p->node)
+            return td_fail("%s: parameter %u is the result of %s, not a leaf", name_of(o), i + 1, td_made_by(p));
     }
     return true;
 }
@@ -181,7 +184,8 @@ td_optimizer *td_optimizer_new(const td_optim *t, td_tensor *const *params, uint
     o->self.training = true;
     o->kind = kind;
     read_specs(o);
-    bool ok = td_options_fill(o->self.schema, t->name, given, opts) && take_params(o, params, n) && tdi_fused_prepare(o);
+    bool ok =
+        td_options_fill(o->self.schema, t->name, given, opts) && take_params(o, params, n) && tdi_fused_prepare(o);
     if (!ok) {
         td_optimizer_free(o);
         return NULL;
@@ -217,7 +221,8 @@ static bool step_one(td_optimizer *o, uint32_t i, td_tensor *g)
     tdi_scope_push();
     bool ok = o->kind->t.step(&o->self, o->param[i], g, state);
     if (!ok && !tdi_failed())
-        td_fail_as(TD_EPLUGIN, "%s: its step failed without saying why (plugin %s)", name_of(o), tdi_plugin_name(o->kind->from));
+        td_fail_as(TD_EPLUGIN, "%s: its step failed without saying why (plugin %s)", name_of(o),
+                   tdi_plugin_name(o->kind->from));
     tdi_scope_pop(NULL);
     o->dev = NULL;
     return !tdi_failed();
@@ -273,7 +278,8 @@ static bool find_option(const td_optimizer *o, const char *name, uint32_t *optio
 bool td_optimizer_set(td_optimizer *o, const char *name, const td_value *v)
 {
     uint32_t i;
-    if (tdi_failed() || !find_option(o, name, &i) || !td_option_set(o->self.schema, name_of(o), i, v, o->self.opts)) return false;
+    if (tdi_failed() || !find_option(o, name, &i) || !td_option_set(o->self.schema, name_of(o), i, v, o->self.opts))
+        return false;
     options_changed(o);
     return true;
 }
@@ -308,8 +314,8 @@ bool td_optimizer_set_state(td_optimizer *o, uint32_t i, const char *name, td_te
     const tdi_state_spec *s = &o->spec[k];
     const td_tensor *p = o->param[i];
     if (!t || tdi_is_number(t) || (s->scalar ? t->v.nd != 0 : !same_shape(&t->v, &p->v)))
-        return td_fail_as(TD_ESHAPE, "%s: state %s of parameter %u: expected the shape of %s, got %s", name_of(o), name, i + 1,
-                          s->scalar ? "a 0-dim tensor" : tdi_describe(p), t ? tdi_describe(t) : "nothing");
+        return td_fail_as(TD_ESHAPE, "%s: state %s of parameter %u: expected the shape of %s, got %s", name_of(o), name,
+                          i + 1, s->scalar ? "a 0-dim tensor" : tdi_describe(p), t ? tdi_describe(t) : "nothing");
     bool recording = td_grad_enable(false);
     tdi_scope_push();
     td_tensor *copy = td_tensor_to(td_cast(td_tensor_detach(t), s->scalar ? TD_F64 : p->v.dt), p->st->dev->name);

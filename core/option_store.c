@@ -43,7 +43,8 @@ static size_t put_value(char *to, size_t room, size_t at, const td_value *v)
 
 static size_t put_words(char *to, size_t room, size_t at, const tdi_rule *r)
 {
-    for (uint32_t i = 0; i < r->n_words; i++) at = put(to, room, at, "%s\"%s\"", !i ? "" : i + 1 == r->n_words ? " or " : ", ", r->word[i]);
+    for (uint32_t i = 0; i < r->n_words; i++)
+        at = put(to, room, at, "%s\"%s\"", !i ? "" : i + 1 == r->n_words ? " or " : ", ", r->word[i]);
     return at;
 }
 
@@ -59,9 +60,16 @@ static size_t put_bounds(char *to, size_t room, size_t at, const tdi_rule *r)
 static void put_expected(char *to, size_t room, const td_opt *o, const tdi_rule *r)
 {
     static const char *const noun[] = {
-        [TD_O_INT] = "an integer", [TD_O_NUM] = "a number", [TD_O_BOOL] = "true or false", [TD_O_STR] = "a string",
-        [TD_O_ENUM] = "", [TD_O_DTYPE] = "a dtype ", [TD_O_AXIS] = "an axis (they count from 1, negative ones from the end)",
-        [TD_O_INDEX] = "an index (they count from 1)", [TD_O_INTS] = "an integer or a list of integers", [TD_O_NUMS] = "a number or a list of numbers",
+        [TD_O_INT] = "an integer",
+        [TD_O_NUM] = "a number",
+        [TD_O_BOOL] = "true or false",
+        [TD_O_STR] = "a string",
+        [TD_O_ENUM] = "",
+        [TD_O_DTYPE] = "a dtype ",
+        [TD_O_AXIS] = "an axis (they count from 1, negative ones from the end)",
+        [TD_O_INDEX] = "an index (they count from 1)",
+        [TD_O_INTS] = "an integer or a list of integers",
+        [TD_O_NUMS] = "a number or a list of numbers",
         [TD_O_AXES] = "an axis or a list of axes (they count from 1, negative ones from the end)",
     };
     td_otype t = tdi_option_type(o);
@@ -71,7 +79,8 @@ static void put_expected(char *to, size_t room, const td_opt *o, const tdi_rule 
     if (t == TD_O_ENUM) at = put_words(to, room, at, r);
     if (t == TD_O_DTYPE) {
         at = put(to, room, at, "(");
-        for (int dt = 0; dt < TD_N_DTYPES; dt++) at = put(to, room, at, "%s%s", dt ? ", " : "", td_dtype_name((td_dtype)dt));
+        for (int dt = 0; dt < TD_N_DTYPES; dt++)
+            at = put(to, room, at, "%s%s", dt ? ", " : "", td_dtype_name((td_dtype)dt));
         at = put(to, room, at, ")");
     }
     at = put_bounds(to, room, at, r);

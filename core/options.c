@@ -138,7 +138,8 @@ bool td_options_fill(const td_opts *schema, const char *who, const td_args *give
     }
     if (s->out_size) memcpy(out, s->image, s->out_size);
     uint64_t got = 0;
-    bool ok = (!s->strings || copy_strings(s, who, out)) && (!given->n_pos || fill_positional(s, who, given, out, &got)) &&
+    bool ok = (!s->strings || copy_strings(s, who, out)) &&
+              (!given->n_pos || fill_positional(s, who, given, out, &got)) &&
               (!given->n_named || fill_named(s, who, given, out, &got));
     if (ok && s->required & ~got) ok = missing(s, who, got);
     if (!ok) td_options_clear(schema, out);
@@ -155,7 +156,10 @@ bool td_option_set(const td_opts *schema, const char *who, uint32_t option, cons
 
 /* ---- reading back ---- */
 
-static int64_t unshifted(td_otype t, int64_t x) { return x >= 0 && (t == TD_O_AXIS || t == TD_O_INDEX || t == TD_O_AXES) ? x + 1 : x; }
+static int64_t unshifted(td_otype t, int64_t x)
+{
+    return x >= 0 && (t == TD_O_AXIS || t == TD_O_INDEX || t == TD_O_AXES) ? x + 1 : x;
+}
 
 static uint32_t bounded(int64_t n) { return n < 0 ? 0 : n > TD_MAX_LIST ? TD_MAX_LIST : (uint32_t)n; }
 
@@ -230,16 +234,18 @@ size_t td_options_usage(const td_opts *schema, const char *who, char *to, size_t
     char none[1];
     size_t at = 0;
     if (!room) to = none;
-#define PUT(...) \
-    do { \
+#define PUT(...)                                                                               \
+    do {                                                                                       \
         int n_ = snprintf(at < room ? to + at : none, at < room ? room - at : 0, __VA_ARGS__); \
-        at += n_ > 0 ? (size_t)n_ : 0; \
+        at += n_ > 0 ? (size_t)n_ : 0;                                                         \
     } while (0)
     PUT("%s(", who);
     for (uint32_t i = 0; i < schema->n; i++) {
         const td_opt *o = &schema->v[i];
-        bool word = o->dflt && (tdi_option_type(o) == TD_O_ENUM || tdi_option_type(o) == TD_O_DTYPE || tdi_option_type(o) == TD_O_STR);
-        const char *quote = word && *o->dflt != '"' && *o->dflt != '\'' && !(o->has && !strcmp(o->dflt, "none")) ? "\"" : "";
+        bool word = o->dflt && (tdi_option_type(o) == TD_O_ENUM || tdi_option_type(o) == TD_O_DTYPE ||
+                                tdi_option_type(o) == TD_O_STR);
+        const char *quote =
+            word && *o->dflt != '"' && *o->dflt != '\'' && !(o->has && !strcmp(o->dflt, "none")) ? "\"" : "";
         PUT("%s%s", i ? ", " : "", o->name);
         if (o->dflt) PUT(" = %s%s%s", quote, o->dflt, quote);
     }

@@ -63,7 +63,8 @@ static tdi_plugin *know(const char *path, bool again)
     tdi_plugin *p = first;
     while (p && (p->dev != st.st_dev || p->ino != st.st_ino || strcmp(p->path, real))) p = p->next;
     for (tdi_plugin *same = first; !p && same; same = same->next)
-        if (same->dev == st.st_dev && same->ino == st.st_ino && same->desc) p = same; /* another name of a file that is open */
+        if (same->dev == st.st_dev && same->ino == st.st_ino && same->desc)
+            p = same; /* another name of a file that is open */
     if (!p && (p = append(real))) {
         p->dev = st.st_dev;
         p->ino = st.st_ino;
@@ -117,13 +118,16 @@ static void scan(void)
 static bool check_desc(const td_plugin *d)
 {
     if (d->magic != TD_PLUGIN_MAGIC)
-        return td_fail_as(TD_EPLUGIN, "its descriptor begins with 0x%08x; expected 0x%08x, which TD_PLUGIN writes", d->magic, TD_PLUGIN_MAGIC);
+        return td_fail_as(TD_EPLUGIN, "its descriptor begins with 0x%08x; expected 0x%08x, which TD_PLUGIN writes",
+                          d->magic, TD_PLUGIN_MAGIC);
     if (d->abi_major != TD_ABI_MAJOR || d->abi_minor > TD_ABI_MINOR)
-        return td_fail_as(TD_EPLUGIN, "its descriptor says plugin ABI %u.%u; this Tide has " TD_ABI_TEXT, d->abi_major, d->abi_minor);
+        return td_fail_as(TD_EPLUGIN, "its descriptor says plugin ABI %u.%u; this Tide has " TD_ABI_TEXT, d->abi_major,
+                          d->abi_minor);
     if (d->size > sizeof *d || d->size < offsetof(td_plugin, shutdown))
         return td_fail_as(TD_EPLUGIN, "its descriptor has %u bytes; this Tide knows %zu", d->size, sizeof *d);
     if (d->opt_size != sizeof(td_opt))
-        return td_fail_as(TD_EPLUGIN, "its td_opt has %u bytes, this Tide's %zu; the two must be equal", d->opt_size, sizeof(td_opt));
+        return td_fail_as(TD_EPLUGIN, "its td_opt has %u bytes, this Tide's %zu; the two must be equal", d->opt_size,
+                          sizeof(td_opt));
     if (!d->host || !d->reg) return td_fail_as(TD_EPLUGIN, "its descriptor lacks host or reg, which TD_PLUGIN sets");
     return true;
 }
@@ -142,8 +146,18 @@ static void plan_shutdown(const td_plugin *d)
     atexit(run_shutdowns);
 }
 
+/* The OpenMP library reads its environment when the first plugin that needs it is mapped, so the default must be set before.
+ * Threads wait asleep: with spinning waits a training step took 100 times as long as soon as another process was busy. */
+static void choose_wait_policy(void)
+{
+    static bool chosen;
+    if (!chosen && !getenv("GOMP_SPINCOUNT")) setenv("OMP_WAIT_POLICY", "passive", 0);
+    chosen = true;
+}
+
 static bool open_file(tdi_plugin *p)
 {
+    choose_wait_policy();
     void *handle = dlopen(p->path, RTLD_NOW | RTLD_LOCAL);
     if (!handle) return td_fail_as(TD_EPLUGIN, "%s", dlerror());
     const td_plugin *d = dlsym(handle, "td_plugin_desc");
@@ -170,7 +184,8 @@ static bool load(tdi_plugin *p)
 {
     if (tdi_failed()) return false;
     if (p->state == TDI_LOADED) return true;
-    if (p->state == TDI_LOADING) return td_fail_as(TD_EPLUGIN, "plugin %s is needed while it registers itself", tdi_plugin_name(p));
+    if (p->state == TDI_LOADING)
+        return td_fail_as(TD_EPLUGIN, "plugin %s is needed while it registers itself", tdi_plugin_name(p));
     if (p->state == TDI_REFUSED) {
         td_fail_as(TD_EPLUGIN, "%s", p->why ? p->why : "refused");
     } else {
@@ -247,8 +262,13 @@ static void see_info(void *arg, const tdi_plugin *p)
 {
     static const char *const state[] = {"found", "found", "loaded", "refused"};
     const enumeration *q = arg;
-    td_plugin_info info = {p->path, text(p->meta.name), text(p->meta.version), text(p->meta.licence), text(p->meta.provides),
-                           state[p->state], p->state == TDI_REFUSED ? text(p->why) : NULL};
+    td_plugin_info info = {p->path,
+                           text(p->meta.name),
+                           text(p->meta.version),
+                           text(p->meta.licence),
+                           text(p->meta.provides),
+                           state[p->state],
+                           p->state == TDI_REFUSED ? text(p->why) : NULL};
     q->see(q->arg, &info);
 }
 

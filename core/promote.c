@@ -35,10 +35,12 @@ td_dtype tdi_promote(const td_view *const *in, const uint8_t *marks, uint32_t n)
     for (uint32_t i = 0; i < n; i++) {
         const td_view *v = in[i];
         if (!v || marks[i] & TDI_AS_IS) continue;
-        if (v->flags & TD_V_NUMBER) number = join(number, td_dtype_is_float(v->dt) ? TD_F32 : v->dt);
+        if (v->flags & TD_V_NUMBER) number = join(number, v->dt);
         else if (v->nd == 0) zero_dim = join(zero_dim, v->dt);
         else tensor = join(tensor, v->dt);
     }
+    /* Numbers among themselves keep their precision (1 - beta^t); beside a tensor a fraction counts as the default, f32. */
+    if (number != NONE && (tensor != NONE || zero_dim != NONE) && td_dtype_is_float((td_dtype)number)) number = TD_F32;
     int all = combine(tensor, combine(zero_dim, number));
     if (all != NONE) return (td_dtype)all;
     for (uint32_t i = 0; i < n; i++)

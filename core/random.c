@@ -1,4 +1,4 @@
-/* random.c - the context's random stream: a key (the seed) and a counter. Ops advance it in dispatch, host draws here. */
+/* random.c - the context's random stream: a key (the seed) and a counter. Ops advance it in dispatch, draws here. */
 #include "random.h"
 #include "context.h"
 
@@ -6,7 +6,8 @@
 static void next_words(td_context *c, uint32_t w[4])
 {
     uint64_t key = c->random[0], offset = c->random[1]++;
-    tdi_philox((uint32_t[4]){(uint32_t)offset, (uint32_t)(offset >> 32), 0, 0}, (uint32_t[2]){(uint32_t)key, (uint32_t)(key >> 32)}, w);
+    const uint32_t counter[4] = {(uint32_t)offset, (uint32_t)(offset >> 32), 0, 0};
+    tdi_philox(counter, (const uint32_t[2]){(uint32_t)key, (uint32_t)(key >> 32)}, w);
 }
 
 void td_manual_seed(uint64_t seed)

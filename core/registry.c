@@ -101,11 +101,14 @@ static void *copy_table(td_kind kind, const void *t)
     if (!t) return td_fail_as(TD_EPLUGIN, "%s: there is no table (NULL)", kinds[kind].name);
     memcpy(&size, t, sizeof size);
     if (size > kinds[kind].size)
-        return td_fail_as(TD_EPLUGIN, "%s: size: the plugin's has %zu bytes, this Tide knows %zu; the plugin was built with newer headers",
-                          kinds[kind].name, size, kinds[kind].size);
+        return td_fail_as(
+            TD_EPLUGIN,
+            "%s: size: the plugin's has %zu bytes, this Tide knows %zu; the plugin was built with newer headers",
+            kinds[kind].name, size, kinds[kind].size);
     if (size < 3 * sizeof(void *) || size % sizeof(void *))
-        return td_fail_as(TD_EPLUGIN, "%s: size: %zu is not the size of such a table (%zu); .size = sizeof(%s) is meant", kinds[kind].name,
-                          size, kinds[kind].size, kinds[kind].name);
+        return td_fail_as(TD_EPLUGIN,
+                          "%s: size: %zu is not the size of such a table (%zu); .size = sizeof(%s) is meant",
+                          kinds[kind].name, size, kinds[kind].size, kinds[kind].name);
     void *copy = calloc(1, kinds[kind].whole);
     if (!copy) return td_fail_as(TD_ENOMEM, "out of memory");
     memcpy(copy, t, size);
@@ -162,7 +165,9 @@ static bool check_new(const entry *e)
     for (const tdi_batch *b = current; b && !old; b = b->outer)
         for (const entry *s = b->first; s && !old; s = s->next)
             if (s->kind == e->kind && !strcmp(s->name, e->name)) old = s;
-    if (old) return td_fail_as(TD_EPLUGIN, "%s \"%s\": there is one already, from %s", kind_name(e), e->name, tdi_plugin_name(old->from));
+    if (old)
+        return td_fail_as(TD_EPLUGIN, "%s \"%s\": there is one already, from %s", kind_name(e), e->name,
+                          tdi_plugin_name(old->from));
     return true;
 }
 
@@ -294,7 +299,8 @@ static bool check_room(const tdi_batch *b)
         devices += e->kind == TD_ADD_BACKEND;
     }
     if (ops > TDI_MAX_OPS) return td_fail_as(TD_EPLUGIN, "at most %d ops can be registered", TDI_MAX_OPS);
-    if (devices > TDI_MAX_BACKENDS) return td_fail_as(TD_EPLUGIN, "at most %d backends can be registered", TDI_MAX_BACKENDS);
+    if (devices > TDI_MAX_BACKENDS)
+        return td_fail_as(TD_EPLUGIN, "at most %d backends can be registered", TDI_MAX_BACKENDS);
     return true;
 }
 
@@ -303,7 +309,9 @@ static bool check_room(const tdi_batch *b)
 static bool is_announced(const entry *e)
 {
     char text[160];
-    if (e->kind == TD_ADD_LAYOUT || tdi_meta_announces(&e->from->meta, kind_name(e), announced_name(e, text, sizeof text))) return true;
+    if (e->kind == TD_ADD_LAYOUT ||
+        tdi_meta_announces(&e->from->meta, kind_name(e), announced_name(e, text, sizeof text)))
+        return true;
     if (e->kind != TD_ADD_KERNEL) return false;
     snprintf(text, sizeof text, "*@%s", e->is.kernel->t.device);
     return tdi_meta_announces(&e->from->meta, "kernel", text);
@@ -325,12 +333,13 @@ static bool check_announced(const tdi_batch *b)
     if (!b->from || b->from == &program) return true;
     for (const entry *e = b->first; e; e = e->next)
         if (!is_announced(e))
-            return td_fail_as(TD_EPLUGIN, "it registers %s:%s, which its metadata does not announce (provides=%.200s)", kind_name(e),
-                              announced_name(e, text, sizeof text), b->from->meta.provides);
+            return td_fail_as(TD_EPLUGIN, "it registers %s:%s, which its metadata does not announce (provides=%.200s)",
+                              kind_name(e), announced_name(e, text, sizeof text), b->from->meta.provides);
     for (const char *w = b->from->meta.provides; *w;) {
         size_t n = strcspn(w, " ");
         bool any_kernel = !strncmp(w, "kernel:*@", 9);
-        if (!any_kernel && !is_staged(b, w, n)) return td_fail_as(TD_EPLUGIN, "it announces %.*s, but does not register it", (int)(n < 120 ? n : 120), w);
+        if (!any_kernel && !is_staged(b, w, n))
+            return td_fail_as(TD_EPLUGIN, "it announces %.*s, but does not register it", (int)(n < 120 ? n : 120), w);
         w += n;
         w += *w == ' ';
     }

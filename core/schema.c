@@ -39,7 +39,8 @@ uint32_t tdi_option_index(const td_opts *schema, const char *name)
 
 static bool type_is_number(td_otype t)
 {
-    return t == TD_O_INT || t == TD_O_NUM || t == TD_O_AXIS || t == TD_O_INDEX || t == TD_O_INTS || t == TD_O_NUMS || t == TD_O_AXES;
+    return t == TD_O_INT || t == TD_O_NUM || t == TD_O_AXIS || t == TD_O_INDEX || t == TD_O_INTS || t == TD_O_NUMS ||
+           t == TD_O_AXES;
 }
 
 /* "a|b|c" */
@@ -114,11 +115,11 @@ static bool parse_allowed(const td_opt *o, tdi_rule *r)
 static const struct {
     uint32_t size, align;
 } fields[] = {
-    [TD_O_INT] = {sizeof(int64_t), _Alignof(int64_t)},   [TD_O_NUM] = {sizeof(double), _Alignof(double)},
-    [TD_O_BOOL] = {sizeof(bool), _Alignof(bool)},        [TD_O_STR] = {sizeof(char *), _Alignof(char *)},
-    [TD_O_ENUM] = {sizeof(int32_t), _Alignof(int32_t)},  [TD_O_DTYPE] = {sizeof(td_dtype), _Alignof(td_dtype)},
-    [TD_O_AXIS] = {sizeof(int64_t), _Alignof(int64_t)},  [TD_O_INDEX] = {sizeof(int64_t), _Alignof(int64_t)},
-    [TD_O_INTS] = {sizeof(td_ints), _Alignof(td_ints)},  [TD_O_NUMS] = {sizeof(td_nums), _Alignof(td_nums)},
+    [TD_O_INT] = {sizeof(int64_t), _Alignof(int64_t)},  [TD_O_NUM] = {sizeof(double), _Alignof(double)},
+    [TD_O_BOOL] = {sizeof(bool), _Alignof(bool)},       [TD_O_STR] = {sizeof(char *), _Alignof(char *)},
+    [TD_O_ENUM] = {sizeof(int32_t), _Alignof(int32_t)}, [TD_O_DTYPE] = {sizeof(td_dtype), _Alignof(td_dtype)},
+    [TD_O_AXIS] = {sizeof(int64_t), _Alignof(int64_t)}, [TD_O_INDEX] = {sizeof(int64_t), _Alignof(int64_t)},
+    [TD_O_INTS] = {sizeof(td_ints), _Alignof(td_ints)}, [TD_O_NUMS] = {sizeof(td_nums), _Alignof(td_nums)},
     [TD_O_AXES] = {sizeof(td_ints), _Alignof(td_ints)},
 };
 
@@ -130,41 +131,50 @@ static bool check_field(const char *who, const td_opt *o, size_t out_size)
     if (o->type & TD_OPT_LIVE && (t != TD_O_NUM || o->has))
         return td_fail_as(TD_EPLUGIN, "%s: option %s: type: only a NUM that is never none can be LIVE", who, o->name);
     if (o->size != fields[t].size)
-        return td_fail_as(TD_EPLUGIN, "%s: option %s: size: its type needs a field of %u bytes, the struct has one of %u", who,
+        return td_fail_as(TD_EPLUGIN,
+                          "%s: option %s: size: its type needs a field of %u bytes, the struct has one of %u", who,
                           o->name, fields[t].size, o->size);
     if (o->off % fields[t].align || o->off > out_size || out_size - o->off < o->size)
-        return td_fail_as(TD_EPLUGIN, "%s: option %s: off: %u is no place for it in a struct of %zu bytes", who, o->name, o->off, out_size);
+        return td_fail_as(TD_EPLUGIN, "%s: option %s: off: %u is no place for it in a struct of %zu bytes", who,
+                          o->name, o->off, out_size);
     if (o->has > out_size || (o->has && o->has - 1 >= o->off && o->has - 1 < o->off + o->size))
-        return td_fail_as(TD_EPLUGIN, "%s: option %s: has: %u is no place for has_%s in a struct of %zu bytes", who, o->name,
-                          o->has, o->name, out_size);
+        return td_fail_as(TD_EPLUGIN, "%s: option %s: has: %u is no place for has_%s in a struct of %zu bytes", who,
+                          o->name, o->has, o->name, out_size);
     return true;
 }
 
 static bool overlap(const td_opt *a, const td_opt *b)
 {
     uint32_t ah = a->has - 1, bh = b->has - 1;
-    return (a->off < b->off + b->size && b->off < a->off + a->size) || (a->has && ah >= b->off && ah < b->off + b->size) ||
-           (b->has && bh >= a->off && bh < a->off + a->size) || (a->has && a->has == b->has);
+    return (a->off < b->off + b->size && b->off < a->off + a->size) ||
+           (a->has && ah >= b->off && ah < b->off + b->size) || (b->has && bh >= a->off && bh < a->off + a->size) ||
+           (a->has && a->has == b->has);
 }
 
 static bool check_shape(const td_opts *s, const char *who)
 {
     if (!s->n) return true;
-    if (s->n > TDI_MAX_OPTIONS) return td_fail_as(TD_EPLUGIN, "%s: options: at most %d, got %u", who, TDI_MAX_OPTIONS, s->n);
+    if (s->n > TDI_MAX_OPTIONS)
+        return td_fail_as(TD_EPLUGIN, "%s: options: at most %d, got %u", who, TDI_MAX_OPTIONS, s->n);
     if (!s->v) return td_fail_as(TD_EPLUGIN, "%s: options: there are %u, but no table", who, s->n);
     if (s->stride != sizeof(td_opt))
-        return td_fail_as(TD_EPLUGIN, "%s: options: the plugin's td_opt has %u bytes, this Tide's %zu", who, s->stride, sizeof(td_opt));
+        return td_fail_as(TD_EPLUGIN, "%s: options: the plugin's td_opt has %u bytes, this Tide's %zu", who, s->stride,
+                          sizeof(td_opt));
     if (!s->out_size || s->out_size > MAX_STRUCT)
-        return td_fail_as(TD_EPLUGIN, "%s: options: a struct of %zu bytes; expected 1 to %d", who, s->out_size, MAX_STRUCT);
+        return td_fail_as(TD_EPLUGIN, "%s: options: a struct of %zu bytes; expected 1 to %d", who, s->out_size,
+                          MAX_STRUCT);
     for (uint32_t i = 0; i < s->n; i++) {
         const td_opt *o = &s->v[i];
         if (!tdi_is_name(o->name, false))
-            return td_fail_as(TD_EPLUGIN, "%s: option %u: name: expected letters, digits and _, got '%.40s'", who, i + 1, o->name ? o->name : "");
+            return td_fail_as(TD_EPLUGIN, "%s: option %u: name: expected letters, digits and _, got '%.40s'", who,
+                              i + 1, o->name ? o->name : "");
         if (!check_field(who, o, s->out_size)) return false;
         for (uint32_t k = 0; k < i; k++) {
-            if (!strcmp(s->v[k].name, o->name)) return td_fail_as(TD_EPLUGIN, "%s: option %s: there are two of that name", who, o->name);
+            if (!strcmp(s->v[k].name, o->name))
+                return td_fail_as(TD_EPLUGIN, "%s: option %s: there are two of that name", who, o->name);
             if (overlap(&s->v[k], o))
-                return td_fail_as(TD_EPLUGIN, "%s: option %s: off: its field overlaps that of %s", who, o->name, s->v[k].name);
+                return td_fail_as(TD_EPLUGIN, "%s: option %s: off: its field overlaps that of %s", who, o->name,
+                                  s->v[k].name);
         }
     }
     return true;
@@ -220,7 +230,8 @@ static bool prepare(tdi_schema *s, const char *who)
         if (!parse_allowed(o, &s->rule[i])) {
             if (!tdi_failed())
                 td_fail_as(TD_EPLUGIN, "%s: option %s: allowed: expected %s, got '%s'", who, o->name,
-                           tdi_option_type(o) == TD_O_ENUM ? "words as in 'mean|sum'" : "bounds as in '>= 0, < 1'", o->allowed ? o->allowed : "");
+                           tdi_option_type(o) == TD_O_ENUM ? "words as in 'mean|sum'" : "bounds as in '>= 0, < 1'",
+                           o->allowed ? o->allowed : "");
             return false;
         }
         if (tdi_option_type(o) == TD_O_STR) s->strings |= 1ull << i;
@@ -229,7 +240,10 @@ static bool prepare(tdi_schema *s, const char *who)
     return true;
 }
 
-static size_t bucket_of(const td_opt *v) { return (size_t)(((uintptr_t)v >> 4) * 0x9e3779b97f4a7c15ull >> 54) % BUCKETS; }
+static size_t bucket_of(const td_opt *v)
+{
+    return (size_t)(((uintptr_t)v >> 4) * 0x9e3779b97f4a7c15ull >> 54) % BUCKETS;
+}
 
 static const tdi_schema *make(const td_opts *schema, const char *who, size_t bucket)
 {

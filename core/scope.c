@@ -1,4 +1,4 @@
-/* scope.c - scopes: a stack of tensors per context, each with one reference, and a stack of marks where scopes begin. */
+/* scope.c - scopes: a stack of tensors per context, each with one reference, and a stack of marks where they begin. */
 #include "tensor.h"
 #include <stdlib.h>
 
@@ -23,8 +23,8 @@ td_tensor *tdi_own(td_context *c, td_tensor *t)
     return c->own[c->own_n++] = t;
 }
 
-/* Works with a pending error, so that each pop finds its push. Where the stack cannot grow, only the count does: what such
- * a scope would own then falls to the one outside. */
+/* Works with a pending error, so that each pop finds its push. Where the stack cannot grow, only the count does: what
+ * such a scope would own then falls to the one outside. */
 void tdi_scope_push(void)
 {
     td_context *c = tdi_ctx();
@@ -41,7 +41,8 @@ static bool pop_mark(td_context *c, uint32_t *base)
     return true;
 }
 
-/* Takes t's reference off the stack above base, or makes a new one where the scope does not own t. Results are mostly on top. */
+/* Takes t's reference off the stack above base, or makes a new one where the scope does not own t. Results are mostly
+ * on top. */
 static td_tensor *take(td_context *c, uint32_t base, td_tensor *t)
 {
     for (uint32_t i = c->own_n; i > base; i--)

@@ -11,7 +11,8 @@ static void add_dir(tdi_path *p, const char *dir)
 {
     char real[PATH_MAX];
     struct stat st;
-    if (p->n == sizeof p->dir / sizeof *p->dir || !realpath(dir, real) || stat(real, &st) || !S_ISDIR(st.st_mode)) return;
+    if (p->n == sizeof p->dir / sizeof *p->dir || !realpath(dir, real) || stat(real, &st) || !S_ISDIR(st.st_mode))
+        return;
     for (uint32_t i = 0; i < p->n; i++)
         if (!strcmp(p->dir[i], real)) return;
     char *copy = strdup(real);
@@ -38,7 +39,9 @@ static void add_beside_libtide(tdi_path *p)
 {
     Dl_info info;
     char self[PATH_MAX], dir[PATH_MAX + 16];
-    if (!dladdr((const void *)(uintptr_t)add_beside_libtide, &info) || !info.dli_fname || !realpath(info.dli_fname, self)) return;
+    if (!dladdr((const void *)(uintptr_t)add_beside_libtide, &info) || !info.dli_fname ||
+        !realpath(info.dli_fname, self))
+        return;
     char *slash = strrchr(self, '/');
     if (!slash) return;
     *slash = 0;
@@ -52,8 +55,9 @@ static void add_user_dir(tdi_path *p)
 {
     char dir[PATH_MAX];
     const char *data = secure_getenv("XDG_DATA_HOME"), *home = secure_getenv("HOME");
-    int n = data && *data ? snprintf(dir, sizeof dir, "%s/tide/plugins", data) :
-            home && *home ? snprintf(dir, sizeof dir, "%s/.local/share/tide/plugins", home) : 0;
+    int n = data && *data   ? snprintf(dir, sizeof dir, "%s/tide/plugins", data)
+            : home && *home ? snprintf(dir, sizeof dir, "%s/.local/share/tide/plugins", home)
+                            : 0;
     if (n > 0 && (size_t)n < sizeof dir) add_dir(p, dir);
 }
 
@@ -71,6 +75,7 @@ const char *tdi_path_refusal(const char *dir)
     const char *trust = secure_getenv("TIDE_ALLOW_WORLD_WRITABLE");
     if (stat(dir, &st)) return "cannot be read";
     if (st.st_mode & S_IWOTH && !(trust && !strcmp(trust, "1")))
-        return "anybody may write in this directory, so its plugins are not trusted (TIDE_ALLOW_WORLD_WRITABLE=1 trusts them)";
+        return "anybody may write in this directory, so its plugins are not trusted (TIDE_ALLOW_WORLD_WRITABLE=1 "
+               "trusts them)";
     return NULL;
 }

@@ -20,8 +20,8 @@ td_storage *tdi_storage_wrap(td_device *dev, void *p, size_t bytes, void (*done)
     return s;
 }
 
-/* A block may be written again once its last tensor is gone, in the order of the device's own stream. Another stream that
- * reads it is waited for at that point; where there are two of them, the first at once. */
+/* A block may be written again once its last tensor is gone, in the order of the device's own stream. Another stream
+ * that reads it is waited for at that point; where there are two of them, the first at once. */
 void tdi_used_on(td_tensor *t, void *stream)
 {
     td_storage *s = t ? t->st : NULL;

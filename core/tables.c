@@ -17,25 +17,29 @@ static const char *who_is(const char *kind, const char *name)
 /* what: "op: name" */
 static bool check_name(const char *what, const char *name, bool dots)
 {
-    return tdi_is_name(name, dots) || BAD("%s: expected letters, digits and _, at most 63, got \"%.80s\"", what, name ? name : "");
+    return tdi_is_name(name, dots) ||
+           BAD("%s: expected letters, digits and _, at most 63, got \"%.80s\"", what, name ? name : "");
 }
 
 static uint64_t names_mask(const tdi_sig *s) { return (1ull << s->n) - 1; }
 
 /* ---- ops ---- */
 
-static const uint32_t op_flags = TD_OP_PRIM | TD_OP_BWD_DIFF | TD_OP_ONCE_DIFF | TD_OP_RNG | TD_OP_HOST_SYNC | TD_OP_VIEW | TD_OP_GOUT_NULL |
-                                 TD_OP_OPTIONAL | TD_OP_NO_PROMOTE;
+static const uint32_t op_flags = TD_OP_PRIM | TD_OP_BWD_DIFF | TD_OP_ONCE_DIFF | TD_OP_RNG | TD_OP_HOST_SYNC |
+                                 TD_OP_VIEW | TD_OP_GOUT_NULL | TD_OP_OPTIONAL | TD_OP_NO_PROMOTE;
 
 static bool check_signatures(const char *who, const td_op *t, tdi_sig *in, tdi_sig *out)
 {
     if (!tdi_sig_parse(who, t->in, in) || !tdi_sig_parse(who, t->out, out)) return false;
     if (in->aux) return BAD("%s: in: \"%s\": the mark ! is for outputs", who, t->in);
-    if (out->written || out->optional || out->scalar || out->mask) return BAD("%s: out: \"%s\": the marks & ? . ~ are for inputs", who, t->out);
+    if (out->written || out->optional || out->scalar || out->mask)
+        return BAD("%s: out: \"%s\": the marks & ? . ~ are for inputs", who, t->out);
     if (out->list && out->n > 1) return BAD("%s: out: \"%s\": a list must be the only output", who, t->out);
     if (!out->n && !in->written) return BAD("%s: out: an op without outputs must write an input (mark &)", who);
-    if (t->save_in & ~names_mask(in)) return BAD("%s: save_in: a bit beyond the %u names of \"%s\"", who, in->n, t->in ? t->in : "");
-    if (t->save_out & ~names_mask(out)) return BAD("%s: save_out: a bit beyond the %u names of \"%s\"", who, out->n, t->out ? t->out : "");
+    if (t->save_in & ~names_mask(in))
+        return BAD("%s: save_in: a bit beyond the %u names of \"%s\"", who, in->n, t->in ? t->in : "");
+    if (t->save_out & ~names_mask(out))
+        return BAD("%s: save_out: a bit beyond the %u names of \"%s\"", who, out->n, t->out ? t->out : "");
     return true;
 }
 
@@ -43,12 +47,14 @@ static bool check_ways(const char *who, const td_op *t)
 {
     uint32_t f = t->flags;
     if (f & ~op_flags) return BAD("%s: flags: 0x%x has bits that mean nothing", who, f & ~op_flags);
-    if (f & TD_OP_BWD_DIFF && f & TD_OP_ONCE_DIFF) return BAD("%s: flags: BWD_DIFF and ONCE_DIFF exclude each other", who);
+    if (f & TD_OP_BWD_DIFF && f & TD_OP_ONCE_DIFF)
+        return BAD("%s: flags: BWD_DIFF and ONCE_DIFF exclude each other", who);
     if (f & TD_OP_VIEW && !t->view) return BAD("%s: view: TD_OP_VIEW needs it", who);
     if (!(f & TD_OP_VIEW) && t->view) return BAD("%s: view: is set without TD_OP_VIEW", who);
     if (f & (TD_OP_OPTIONAL | TD_OP_VIEW)) return true;
     if (f & TD_OP_PRIM && t->decompose) return BAD("%s: decompose: a primitive (TD_OP_PRIM) has none", who);
-    if (!(f & TD_OP_PRIM) && !t->decompose) return BAD("%s: decompose: needed, for the op is no primitive (TD_OP_PRIM)", who);
+    if (!(f & TD_OP_PRIM) && !t->decompose)
+        return BAD("%s: decompose: needed, for the op is no primitive (TD_OP_PRIM)", who);
     return true;
 }
 
@@ -58,7 +64,9 @@ static bool check_derivatives(const char *who, const td_op *t, const tdi_sig *in
     if (!t->backward || t->flags & (TD_OP_BWD_DIFF | TD_OP_ONCE_DIFF)) return true;
     if (!t->decompose) return BAD("%s: flags: a backward without decompose must be BWD_DIFF or ONCE_DIFF", who);
     if (t->save_in != names_mask(in))
-        return BAD("%s: save_in: must cover all inputs, for decompose of them gives the second derivative (or set BWD_DIFF or ONCE_DIFF)", who);
+        return BAD("%s: save_in: must cover all inputs, for decompose of them gives the second derivative (or set "
+                   "BWD_DIFF or ONCE_DIFF)",
+                   who);
     return true;
 }
 
@@ -66,7 +74,8 @@ bool tdi_check_op(const td_op *t, tdi_sig *in, tdi_sig *out)
 {
     if (!check_name("op: name", t->name, true)) return false;
     const char *who = who_is("op", t->name);
-    return check_signatures(who, t, in, out) && check_ways(who, t) && check_derivatives(who, t, in) && tdi_schema_of(&t->attr, who);
+    return check_signatures(who, t, in, out) && check_ways(who, t) && check_derivatives(who, t, in) &&
+           tdi_schema_of(&t->attr, who);
 }
 
 /* ---- kernels and layouts ---- */
@@ -79,10 +88,13 @@ bool tdi_check_kernel(const td_kernel *t)
     if (!check_name("kernel: op", t->op, true) || !check_name("kernel: device", t->device, false)) return false;
     snprintf(who, sizeof who, "kernel \"%s@%s\"", t->op, t->device);
     uint32_t known = TD_BIT(TD_N_DTYPES) - 1;
-    if (!t->dtypes || t->dtypes & ~known) return BAD("%s: dtypes: expected TD_BIT of one dtype or more, got 0x%x", who, t->dtypes);
-    if (t->flags & ~kernel_flags) return BAD("%s: flags: 0x%x has bits that mean nothing", who, t->flags & ~kernel_flags);
+    if (!t->dtypes || t->dtypes & ~known)
+        return BAD("%s: dtypes: expected TD_BIT of one dtype or more, got 0x%x", who, t->dtypes);
+    if (t->flags & ~kernel_flags)
+        return BAD("%s: flags: 0x%x has bits that mean nothing", who, t->flags & ~kernel_flags);
     if (!t->run) return BAD("%s: run: needed", who);
-    if (t->flags & TD_K_LAYOUT && (!t->layouts || !*t->layouts)) return BAD("%s: layouts: TD_K_LAYOUT needs their names", who);
+    if (t->flags & TD_K_LAYOUT && (!t->layouts || !*t->layouts))
+        return BAD("%s: layouts: TD_K_LAYOUT needs their names", who);
     return true;
 }
 
@@ -106,11 +118,12 @@ bool tdi_check_backend(const td_backend *t)
         bool set;
         const char *name;
     } needed[] = {{t->score, "score"}, {t->count, "count"}, {t->open, "open"}, {t->close, "close"}, {t->props, "props"},
-                  {t->alloc, "alloc"}, {t->free, "free"}, {t->copy, "copy"}, {t->fill, "fill"}};
+                  {t->alloc, "alloc"}, {t->free, "free"},   {t->copy, "copy"}, {t->fill, "fill"}};
     for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
         if (!needed[i].set) return BAD("%s: %s: needed", who, needed[i].name);
     int streams = !!t->stream_new + !!t->stream_free + !!t->stream_sync;
-    int events = !!t->event_new + !!t->event_free + !!t->event_record + !!t->event_wait + !!t->event_done + !!t->event_sync;
+    int events =
+        !!t->event_new + !!t->event_free + !!t->event_record + !!t->event_wait + !!t->event_done + !!t->event_sync;
     int capture = !!t->cap_begin + !!t->cap_end + !!t->cap_launch + !!t->cap_free;
     if (streams && streams != 3) return BAD("%s: stream_new, stream_free and stream_sync: all of them or none", who);
     if (events && events != 6) return BAD("%s: event_new to event_sync: all of them or none", who);
@@ -123,8 +136,10 @@ bool tdi_check_backend(const td_backend *t)
 static bool check_layer_signatures(const char *who, const td_layer *t, tdi_sig *in, tdi_sig *out)
 {
     if (!tdi_sig_parse(who, t->in, in) || !tdi_sig_parse(who, t->out, out)) return false;
-    if (in->aux || in->written || in->scalar) return BAD("%s: in: \"%s\": a layer's inputs may have the marks ? # ~ *", who, t->in);
-    if (out->aux || out->written || out->scalar || out->list) return BAD("%s: out: \"%s\": a layer's outputs may have the marks ? # ~", who, t->out);
+    if (in->aux || in->written || in->scalar)
+        return BAD("%s: in: \"%s\": a layer's inputs may have the marks ? # ~ *", who, t->in);
+    if (out->aux || out->written || out->scalar || out->list)
+        return BAD("%s: out: \"%s\": a layer's outputs may have the marks ? # ~", who, t->out);
     if (!out->n) return BAD("%s: out: a layer needs an output", who);
     if (t->forward1 && (in->n != 1 || in->list || out->n != 1))
         return BAD("%s: forward1: is for one input and one output, the signature is \"%s -> %s\"", who, t->in, t->out);
@@ -142,7 +157,8 @@ static bool check_loss(const char *who, const td_layer *t)
 
 bool tdi_check_layer(td_layer *t, tdi_sig *in, tdi_sig *out)
 {
-    if (t->kind != TD_LAYER && t->kind != TD_LOSS) return BAD("layer: kind: expected TD_LAYER or TD_LOSS, got %u", t->kind);
+    if (t->kind != TD_LAYER && t->kind != TD_LOSS)
+        return BAD("layer: kind: expected TD_LAYER or TD_LOSS, got %u", t->kind);
     const char *kind = t->kind == TD_LOSS ? "loss" : "layer";
     if (!check_name(t->kind == TD_LOSS ? "loss: name" : "layer: name", t->name, true)) return false;
     const char *who = who_is(kind, t->name);
@@ -171,7 +187,8 @@ static bool check_state(const char *who, const td_optim *t)
         stem += w[stem] == '.';
         if (w[stem] == '?') {
             snprintf(name, sizeof name, "%.*s", (int)(len - stem - 1), w + stem + 1);
-            if (tdi_option_index(&t->opts, name) == t->opts.n) return BAD("%s: state: \"%.*s\": there is no option %s", who, (int)len, w, name);
+            if (tdi_option_index(&t->opts, name) == t->opts.n)
+                return BAD("%s: state: \"%.*s\": there is no option %s", who, (int)len, w, name);
         } else if (stem != len) {
             return BAD("%s: state: \"%.*s\" is neither name, name. nor name?option", who, (int)len, w);
         }

@@ -1,47 +1,12 @@
 /* tape.c - recording: each result that needs it holds its node, the node its edges and what backward will need. */
 #include "autograd.h"
+#include "block.h"
 #include "dispatch.h"
 #include "plan.h"
 #include <stdlib.h>
 #include <string.h>
 
 static atomic_uint_fast64_t next_seq = 1;
-
-/* One block for a node and its arrays: recording costs one malloc. */
-static td_node *node_new(uint32_t n_in, uint32_t n_out)
-{
-    size_t edges = n_in * sizeof(tdi_edge), saved = (size_t)(n_in + n_out) * sizeof(tdi_saved);
-    td_node *n = calloc(1, sizeof *n + edges + saved);
-    if (!n) return td_fail_as(TD_ENOMEM, "out of memory while recording"), NULL;
-    atomic_init(&n->refs, 1);
-    n->edge = (tdi_edge *)(n + 1);
-    n->in = (tdi_saved *)(n->edge + n_in);
-    n->out = n->in + n_in;
-    n->n_in = n_in;
-    n->n_out = n_out;
-    n->seq = atomic_fetch_add_explicit(&next_seq, 1, memory_order_relaxed);
-    return n;
-}
-
-static td_tensor *shell_of(const td_tensor *t)
-{
-    td_tensor *s = tdi_tensor_alloc();
-    if (!s) return NULL;
-    s->v.dt = t->v.dt;
-    s->v.nd = t->v.nd;
-    memcpy(s->v.dim, t->v.dim, (size_t)t->v.nd * sizeof *t->v.dim);
-    memcpy(s->v.stride, t->v.stride, (size_t)t->v.nd * sizeof *t->v.stride);
-    s->shell = true;
-    return s;
-}
-
-static bool save(tdi_saved *to, const td_tensor *t, bool data, uint32_t ahead)
-{
-    if (!t) return true;
-    to->t = data ? tdi_alias(t) : shell_of(t);
-    if (data && t->st) to->version = atomic_load_explicit(&t->st->version, memory_order_relaxed) + ahead;
-    return to->t != NULL;
-}
 
 /* Name of the signature that a place belongs to. */
 static uint32_t name_of(const tdi_sig *s, uint32_t place, uint32_t n_list)
@@ -55,6 +20,74 @@ static uint32_t name_of(const tdi_sig *s, uint32_t place, uint32_t n_list)
     return i;
 }
 
+static bool saves_in(const tdi_recording *r, uint32_t i)
+{
+    uint32_t name = r->op->in.list ? name_of(&r->op->in, i, r->n_list) : i;
+    return r->op->t.save_in >> name & 1;
+}
+
+static bool saves_out(const tdi_recording *r, uint32_t i) { return r->op->t.save_out >> (r->op->out.list ? 0 : i) & 1; }
+
+/* Extents that shapes without data take. */
+static size_t kept_dims(const tdi_recording *r)
+{
+    size_t n = 0;
+    for (uint32_t i = 0; i < r->n_in; i++)
+        if (r->in[i] && !saves_in(r, i)) n += (size_t)r->in[i]->v.nd;
+    for (uint32_t i = 0; i < r->n_out; i++)
+        if (!saves_out(r, i)) n += (size_t)r->out[i]->v.nd;
+    return n;
+}
+
+/* One block for a node and its arrays: recording costs one pop of a free list. */
+static td_node *node_new(const tdi_recording *r, int64_t **dims)
+{
+    size_t edges = r->n_in * sizeof(tdi_edge), saved = (size_t)(r->n_in + r->n_out) * sizeof(tdi_saved);
+    size_t fixed = sizeof(td_node) + edges + saved, size = fixed + kept_dims(r) * sizeof **dims;
+    td_node *n = tdi_block_alloc(size);
+    if (!n) return NULL;
+    memset(n, 0, fixed);
+    atomic_init(&n->refs, 1);
+    n->size = (uint32_t)size;
+    n->edge = (tdi_edge *)(n + 1);
+    n->in = (tdi_saved *)(n->edge + r->n_in);
+    n->out = n->in + r->n_in;
+    *dims = (int64_t *)(n->out + r->n_out);
+    n->n_in = r->n_in;
+    n->n_out = r->n_out;
+    n->seq = atomic_fetch_add_explicit(&next_seq, 1, memory_order_relaxed);
+    return n;
+}
+
+static bool save(tdi_saved *to, const td_tensor *t, bool data, uint32_t ahead, int64_t **dims)
+{
+    if (!t) return true;
+    to->present = true;
+    to->dt = (int16_t)t->v.dt;
+    to->nd = (int8_t)t->v.nd;
+    if (data) {
+        to->t = tdi_alias(t);
+        if (t->st) to->version = atomic_load_explicit(&t->st->version, memory_order_relaxed) + ahead;
+        return to->t != NULL;
+    }
+    if (t->v.nd) memcpy(*dims, t->v.dim, (size_t)t->v.nd * sizeof **dims);
+    to->dim = *dims;
+    *dims += t->v.nd;
+    return true;
+}
+
+td_tensor *tdi_shell(const tdi_saved *s)
+{
+    td_tensor *t = tdi_tensor_alloc();
+    if (!t) return NULL;
+    t->v.dt = (td_dtype)s->dt;
+    t->v.nd = s->nd;
+    if (s->nd) memcpy(t->v.dim, s->t ? s->t->v.dim : s->dim, (size_t)s->nd * sizeof *s->dim);
+    tdi_dense_strides(&t->v);
+    t->shell = true;
+    return tdi_own(tdi_ctx(), t);
+}
+
 static void make_edge(tdi_edge *e, td_tensor *t)
 {
     if (!t || !td_dtype_is_float(t->v.dt)) return;
@@ -66,18 +99,14 @@ static void make_edge(tdi_edge *e, td_tensor *t)
     }
 }
 
-static bool save_all(td_node *n, const tdi_recording *r)
+static bool save_all(td_node *n, const tdi_recording *r, int64_t *dims)
 {
-    bool plain = !r->op->in.list;
     for (uint32_t i = 0; i < r->n_in; i++) {
-        uint32_t name = plain ? i : name_of(&r->op->in, i, r->n_list);
         make_edge(&n->edge[i], r->in[i]);
-        if (!save(&n->in[i], r->in[i], r->op->t.save_in >> name & 1, 0)) return false;
+        if (!save(&n->in[i], r->in[i], saves_in(r, i), 0, &dims)) return false;
     }
-    for (uint32_t i = 0; i < r->n_out; i++) {
-        uint32_t name = r->op->out.list ? 0 : i;
-        if (!save(&n->out[i], r->out[i], r->op->t.save_out >> name & 1, r->in_place)) return false;
-    }
+    for (uint32_t i = 0; i < r->n_out; i++)
+        if (!save(&n->out[i], r->out[i], saves_out(r, i), r->in_place, &dims)) return false;
     return true;
 }
 
@@ -96,7 +125,8 @@ static void note_where(td_node *n)
 
 bool tdi_record(const tdi_recording *r)
 {
-    td_node *n = node_new(r->n_in, r->n_out);
+    int64_t *dims;
+    td_node *n = node_new(r, &dims);
     if (!n) return false;
     n->op = r->op;
     n->n_list = r->n_list;
@@ -104,7 +134,7 @@ bool tdi_record(const tdi_recording *r)
     n->random[1] = r->random[1];
     n->attr = tdi_attr_copy(&r->op->t.attr, r->attr);
     if (tdi_ctx()->anomaly) note_where(n);
-    if (tdi_failed() || !save_all(n, r)) {
+    if (tdi_failed() || !save_all(n, r, dims)) {
         tdi_node_release(n);
         return false;
     }
@@ -143,7 +173,7 @@ static void free_one(td_node *n)
     tdi_attr_free(&n->op->t.attr, n->attr);
     free(n->retain);
     free(n->where);
-    free(n);
+    tdi_block_free(n, n->size);
 }
 
 void tdi_node_free(td_node *n)

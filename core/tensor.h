@@ -17,9 +17,11 @@ struct td_tensor {
     bool retains_grad;       /* .grad is wanted though it is no leaf                                 */
     bool is_view;            /* made by a view op: shares its storage with its base                  */
     bool shell;              /* shape and dtype only                                                 */
+    bool stale;              /* a shell whose data were saved, but changed in place since: num.saved_by  */
     union {
         double d;
         int64_t i;
+        const char *saved_by;
     } num;
     td_tensor *next_free;
 };
@@ -34,7 +36,10 @@ static inline td_tensor *tdi_keep(td_tensor *t)
 }
 static inline void tdi_release(td_tensor *t)
 {
-    if (t && atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) == 1) tdi_tensor_destroy(t);
+    /* Who sees 1 holds the only reference: no other thread can change the count, so no locked instruction is needed. */
+    if (t && (atomic_load_explicit(&t->refs, memory_order_acquire) == 1 ||
+              atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) == 1))
+        tdi_tensor_destroy(t);
 }
 
 /** Gives t storage for its view (dt, nd, dim, stride must be set; strides row-major or permuted-dense). false after an error. */

@@ -294,6 +294,6 @@ void tdl_open_conform(lua_State *L, tdl_state *S);
 
 tdl_state *tdl_state_new(lua_State *L);
 void tdl_open_state(lua_State *L, tdl_state *S);
-TD_API int luaopen_tide_core(lua_State *L);
+TD_API TD_API int luaopen_tide_core(lua_State *L);
 
 #endif

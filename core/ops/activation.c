@@ -7,7 +7,7 @@ static const double ROOT_TWO_BY_PI = 0.79788456080286535588, CUBIC = 0.044715; /
 /* ---- sigmoid, relu, silu, softplus ---- */
 
 TDI_DEFINITION(sigmoid, td_reciprocal(tdi_plus(td_exp(td_neg(x)), 1)))
-TDI_GRADIENT(sigmoid, td_mul(g, td_sub(y, td_mul(y, y))))
+TDI_GRADIENT(sigmoid, td_mul(td_mul(g, y), tdi_from(1, y))) /* y - y^2 would lose digits near 1 */
 
 static bool relu_infer(td_infer *i) { return tdi_want_numbers("relu", i); }
 

@@ -16,8 +16,9 @@ static bool infer_arg(const char *op, td_infer *i)
     const arg_attr *a = i->attr;
     const td_view *x = i->in[0];
     int axis = a->has_axis ? tdi_axis(op, a->axis, x) : 0;
+    if (axis < 0) return false;
     uint32_t mask = a->has_axis ? 1u << axis : (1u << x->nd) - 1;
-    if (axis < 0 || !tdi_want_elements(op, x, mask)) return false;
+    if (!tdi_want_elements(op, x, mask)) return false;
     if (i->compute == TD_BOOL) i->compute = TD_U8;
     i->out[0]->dt = TD_I64;
     tdi_drop_axes(i->out[0], mask, a->keepdim);

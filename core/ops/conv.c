@@ -10,6 +10,7 @@ static bool options(const char *op, td_ints stride, td_ints padding, td_ints dil
 {
     m->extra[0] = m->extra[1] = 0;
     m->groups = groups;
+    m->ceil = false;
     if (groups < 1) return td_fail("%s: groups: expected at least 1, got %lld", op, (long long)groups);
     return tdi_window_option(op, "stride", stride, 1, m->stride) &&
            tdi_window_option(op, "padding", padding, 0, m->padding) &&

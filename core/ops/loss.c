@@ -255,7 +255,7 @@ static bool nll_loss_sample(uint32_t i, td_sample *s)
 
 static bool bce_with_logits_infer(td_infer *q)
 {
-    return tdi_float_ok("bce_with_logits", q->compute) &&
+    return tdi_float_ok("bce_with_logits", q->in[0]->dt) &&
            tdi_shapes_equal("bce_with_logits", "x", q->in[0], "target", q->in[1]);
 }
 

@@ -9,7 +9,6 @@ static bool options(const char *op, td_ints kernel, td_ints stride, td_ints padd
 {
     m->ceil = ceil;
     m->dilation[0] = m->dilation[1] = 1;
-    if (!kernel.n) return td_fail("%s: kernel: expected one or two extents", op);
     if (!tdi_window_option(op, "kernel", kernel, 1, m->kernel) ||
         !tdi_window_option(op, "padding", padding, 0, m->padding) ||
         !tdi_window_option(op, "stride", stride.n ? stride : kernel, 1, m->stride))
@@ -29,8 +28,8 @@ static bool set_extents(const char *op, int64_t h, int64_t w, tdi_geometry *m)
     m->in[1] = w;
     if (!tdi_window_room(op, m, m->in, room)) return false;
     for (int i = 0; i < 2; i++) {
-        m->out[i] = room[i] / m->stride[i] + 1;
-        bool partial = m->ceil && room[i] % m->stride[i];
+        m->out[i] = room[i] < 0 ? 1 : room[i] / m->stride[i] + 1;
+        bool partial = m->ceil && room[i] > 0 && room[i] % m->stride[i];
         if (partial && m->out[i] * m->stride[i] < m->in[i] + m->padding[i]) m->out[i]++;
     }
     return true;
@@ -53,13 +52,24 @@ static bool max_geometry(const td_max_pool2d_attr *a, tdi_geometry *m)
            tdi_window_option("max_pool2d", "dilation", a->dilation, 1, m->dilation);
 }
 
+/* Whether the steps of the dilation lead a window that begins in the border past all of a small input. */
+static bool steps_over(const tdi_geometry *m, int i)
+{
+    int64_t d = m->dilation[i];
+    if (d <= m->in[i]) return false;
+    for (int64_t before = m->padding[i]; before > 0; before -= m->stride[i])
+        if (before % d && d - before % d >= m->in[i]) return true;
+    return false;
+}
+
 static bool max_pool2d_infer(td_infer *q)
 {
     tdi_geometry m;
     if (!max_geometry(q->attr, &m) || !set_result("max_pool2d", q, &m)) return false;
     for (int i = 0; i < 2; i++)
-        if (m.padding[i] && m.dilation[i] > m.in[i]) /* a window might step from the left border to the right one */
-            return td_fail_as(TD_ESHAPE, "max_pool2d: dilation %lld is larger than the input of %lldx%lld",
+        if (steps_over(&m, i))
+            return td_fail_as(TD_ESHAPE,
+                              "max_pool2d: dilation %lld leaves a window without any element of the %lldx%lld input",
                               (long long)m.dilation[i], (long long)m.in[0], (long long)m.in[1]);
     q->out[1]->dt = TD_I64;
     tdi_set_dims(q->out[1], td_dims(q->in[0]->dim[0], q->in[0]->dim[1], m.out[0], m.out[1]));

@@ -4,6 +4,14 @@
 
 enum { PRIM = TD_OP_PRIM | TD_OP_BWD_DIFF };
 
+/* No index lies in an empty axis. A kernel would say so, but does not run where the result is empty. */
+static bool reachable(const char *op, const td_view *x, int axis, const td_view *i)
+{
+    return x->dim[axis] || !td_view_numel(i) ||
+           td_fail_as(TD_ESHAPE, "%s: axis %d of x %s is empty, so that no index lies in it", op, axis + 1,
+                      tdi_shape_text(x));
+}
+
 /* ---- gather, scatter, scatter_add: i has as many axes as x ---- */
 
 /* i lies within x in all axes but the one that it addresses. */
@@ -16,10 +24,7 @@ static bool fits_x(const char *op, int64_t axis, const td_view *x, const td_view
     if (!fits)
         return td_fail_as(TD_ESHAPE, "%s: i %s does not lie within x %s in all axes but axis %d", op, tdi_shape_text(i),
                           tdi_shape_text(x), at + 1);
-    if (!x->dim[at] && td_view_numel(i))
-        return td_fail_as(TD_ESHAPE, "%s: axis %d of x %s is empty, so that no index lies in it", op, at + 1,
-                          tdi_shape_text(x));
-    return true;
+    return reachable(op, x, at, i);
 }
 
 static bool gather_infer(td_infer *q)
@@ -123,7 +128,7 @@ static bool index_select_infer(td_infer *q)
     int axis = tdi_real_axis("index_select", a->axis, q->in[0]);
     if (axis < 0 || !tdi_index_ok("index_select", "i", i) || !tdi_ndim_ok("index_select", "i", i, 1, "n")) return false;
     q->out[0]->dim[axis] = i->dim[0];
-    return true;
+    return reachable("index_select", q->in[0], axis, i);
 }
 
 static bool index_select_backward(const td_call *c, td_tensor *const *gout, td_tensor **gin, uint64_t need)
@@ -154,10 +159,7 @@ static bool slices_fit(const char *op, int64_t axis, td_infer *q)
     if (!fits)
         return td_fail_as(TD_ESHAPE, "%s: src %s does not agree with x %s and %lld indices on axis %d", op,
                           tdi_shape_text(src), tdi_shape_text(x), (long long)i->dim[0], at + 1);
-    if (!x->dim[at] && i->dim[0])
-        return td_fail_as(TD_ESHAPE, "%s: axis %d of x %s is empty, so that no index lies in it", op, at + 1,
-                          tdi_shape_text(x));
-    return true;
+    return reachable(op, x, at, i);
 }
 
 static bool index_add_infer(td_infer *q)

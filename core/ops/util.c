@@ -19,7 +19,10 @@ const char *tdi_shape_text(const td_view *v)
 }
 
 /* As a user counts: from 1, or negative from the end. */
-static long long shown(int64_t axis) { return axis < 0 ? (long long)axis : (long long)axis + 1; }
+static long long shown(int64_t axis)
+{
+    return axis < 0 || axis == INT64_MAX ? (long long)axis : (long long)axis + 1;
+}
 
 /* ---- axes ---- */
 
@@ -34,6 +37,7 @@ int tdi_axis(const char *op, int64_t axis, const td_view *x)
 bool tdi_axes_mask(const char *op, td_ints axes, const td_view *x, uint32_t *mask)
 {
     *mask = axes.n ? 0 : (1u << x->nd) - 1;
+    if (axes.n < 0) return td_fail("%s: axes: expected a list, got one of length %lld", op, (long long)axes.n);
     for (int64_t k = 0; k < axes.n; k++) {
         int axis = tdi_axis(op, axes.v[k], x);
         if (axis < 0) return false;

@@ -27,7 +27,7 @@ end
 
 local function csv_field(v)
   if v == nil then return "" end
-  if math.type(v) == "float" then return v == math.floor(v) and math.abs(v) < 1e15 and ("%.1f"):format(v) or ("%.9g"):format(v) end
+  if math.type(v) == "float" then return ("%.9g"):format(v) end
   local s = tostring(v)
   return s:find '[,"\r\n]' and '"' .. s:gsub('"', '""') .. '"' or s
 end

@@ -94,8 +94,8 @@ end
 local Accuracy = metric "Accuracy"
 Accuracy.value, Accuracy.reset = Mean.value, Mean.reset
 
---- The share of samples whose greatest score is that of their class. Outputs (N) or (N, 1) of one score are taken as "yes" where
---- they are greater than 0, against targets 0 or 1.
+--- The share of samples whose greatest score is that of their class. Outputs (N) or (N, 1) of one score are taken as "yes"
+--- where they are greater than 0, against targets 0 or 1.
 ---@return tide.metrics.Accuracy
 function M.Accuracy()
   local self = setmetatable({name = "accuracy"}, Accuracy)
@@ -269,7 +269,9 @@ function M.named(name, info)
   local k = name:match "^top_?(%d+)$"
   if k and math.tointeger(k) >= 1 then return M.TopK(math.tointeger(k)) end
   if name == "confusion" and info and info.classes then return M.ConfusionMatrix(info.classes) end
-  if name == "confusion" then util.fail "metrics: confusion: the dataset has no classes; give metrics.ConfusionMatrix(n) itself" end
+  if name == "confusion" then
+    util.fail "metrics: confusion: the dataset does not name its classes; give metrics.ConfusionMatrix(n) itself"
+  end
   util.fail("metrics: expected accuracy, top5 (or another number), confusion or a metric object, got '%s'", name)
 end
 

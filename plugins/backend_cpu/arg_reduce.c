@@ -9,34 +9,43 @@ typedef struct {
     int64_t outer, n, inner;
 } extents;
 
-/* a line at x, outer by outer; values may be NULL */
+/* Searches lines or blocks of columns; values may be NULL. */
 typedef void search_fn(const void *x, void *values, int64_t *index, extents e, int64_t from, int64_t to);
+
+#define PRAGMA(text) _Pragma(#text)
 
 /* Takes v over m: it is better, or the first NaN. Comparisons with a NaN are false. */
 #define TAKES(v, m, better) ((v)better(m) || ((v) != (v) && (m) == (m)))
 
-/* from .. to count lines where inner is 1, else blocks of columns. */
-#define SEARCH(name, T, better)                                                                       \
+/* from .. to count lines where inner is 1, else blocks of columns. A long line: first the greatest or least and whether there
+ * is a NaN, then the first place of either; both passes vectorise. */
+#define SEARCH(name, T, op, better)                                                                   \
     static int64_t name##_line(const T *x, int64_t n, T *value)                                       \
     {                                                                                                 \
         T m = x[0];                                                                                   \
         int64_t at = 0;                                                                               \
-        for (int64_t from = 0; from < n; from += BLOCK) {                                             \
-            const int64_t to = n - from < BLOCK ? n : from + BLOCK;                                   \
-            int found = n < 32; /* does the block hold anything better? short lines: just look */     \
-            if (!found) {                                                                             \
-                _Pragma("omp simd reduction(| : found)")                                              \
-                for (int64_t i = from; i < to; i++) found |= x[i] better m || x[i] != x[i];           \
+        if (n < 32) {                                                                                 \
+            for (int64_t i = 1; i < n; i++) {                                                         \
+                const bool takes = TAKES(x[i], m, better);                                            \
+                m = takes ? x[i] : m;                                                                 \
+                at = takes ? i : at;                                                                  \
             }                                                                                         \
-            if (!found) continue;                                                                     \
-            for (int64_t i = from; i < to; i++) {                                                     \
-                const T v = x[i];                                                                     \
-                if (!TAKES(v, m, better)) continue;                                                   \
-                m = v;                                                                                \
-                at = i;                                                                               \
-            }                                                                                         \
+            *value = m;                                                                               \
+            return at;                                                                                \
         }                                                                                             \
-        *value = m;                                                                                   \
+        int nan = 0, here = 0;                                                                        \
+        PRAGMA(omp simd reduction(op : m) reduction(| : nan))                                         \
+        for (int64_t i = 0; i < n; i++) {                                                             \
+            m = x[i] better m ? x[i] : m;                                                             \
+            nan |= x[i] != x[i];                                                                      \
+        }                                                                                             \
+        for (; !here && at < n; at += BLOCK) {                                                        \
+            const int64_t w = n - at < BLOCK ? n - at : BLOCK;                                        \
+            PRAGMA(omp simd reduction(| : here))                                                      \
+            for (int64_t i = 0; i < w; i++) here |= nan ? x[at + i] != x[at + i] : x[at + i] == m;    \
+        }                                                                                             \
+        for (at -= BLOCK; nan ? x[at] == x[at] : x[at] != m; at++) continue;                          \
+        *value = x[at];                                                                               \
         return at;                                                                                    \
     }                                                                                                 \
     static void name##_columns(const T *x, T *values, int64_t *index, int64_t n, int64_t inner, int64_t w) \
@@ -76,16 +85,16 @@ typedef void search_fn(const void *x, void *values, int64_t *index, extents e, i
             name##_columns(x + o * e.n * e.inner + c, values ? values + y : NULL, index + y, e.n, e.inner, w); \
         }                                                                                             \
     }
-SEARCH(greatest_f32, float, >)
-SEARCH(greatest_f64, double, >)
-SEARCH(greatest_i64, int64_t, >)
-SEARCH(greatest_i32, int32_t, >)
-SEARCH(greatest_u8, uint8_t, >)
-SEARCH(least_f32, float, <)
-SEARCH(least_f64, double, <)
-SEARCH(least_i64, int64_t, <)
-SEARCH(least_i32, int32_t, <)
-SEARCH(least_u8, uint8_t, <)
+SEARCH(greatest_f32, float, max, >)
+SEARCH(greatest_f64, double, max, >)
+SEARCH(greatest_i64, int64_t, max, >)
+SEARCH(greatest_i32, int32_t, max, >)
+SEARCH(greatest_u8, uint8_t, max, >)
+SEARCH(least_f32, float, min, <)
+SEARCH(least_f64, double, min, <)
+SEARCH(least_i64, int64_t, min, <)
+SEARCH(least_i32, int32_t, min, <)
+SEARCH(least_u8, uint8_t, min, <)
 
 static search_fn *const greatest[TD_N_DTYPES] = {
     [TD_F32] = greatest_f32, [TD_F64] = greatest_f64, [TD_I64] = greatest_i64,
@@ -109,14 +118,26 @@ static extents split(const td_view *x, bool one, int64_t axis)
     return e;
 }
 
+typedef struct {
+    search_fn *fn;
+    const void *x;
+    void *values;
+    int64_t *index;
+    extents e;
+} searching;
+
+static void search_range(void *ctx, int64_t from, int64_t to)
+{
+    const searching *s = ctx;
+    s->fn(s->x, s->values, s->index, s->e, from, to);
+}
+
 static bool search(const char *op, const td_view *x, extents e, search_fn *const *fns, void *values, int64_t *index)
 {
     if (e.n == 0) return td_fail("%s: expected at least one element to choose from, got an empty axis", op);
-    search_fn *fn = fns[x->dt];
+    searching s = {fns[x->dt], x->p, values, index, e};
     int64_t units = e.inner == 1 ? e.outer : e.outer * ((e.inner + BLOCK - 1) / BLOCK);
-    int threads = st_threads(e.outer * e.n * e.inner);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int t = 0; t < threads; t++) fn(x->p, values, index, e, units * t / threads, units * (t + 1) / threads);
+    st_share(st_threads(e.outer * e.n * e.inner), units, search_range, &s);
     return true;
 }
 

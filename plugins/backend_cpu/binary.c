@@ -31,25 +31,66 @@ BINARY_INTS(minimum, a < b ? a : b)
 
 /* ---- floor_divide and remainder ---- */
 
-#define FLOOR_MOD_FLOAT(T, suffix, fmod_, floor_, copysign_)              \
-    ST_ALWAYS T floor_divide_one_##suffix(T a, T b)                       \
+/* r: a - b trunc(a / b), exactly; from it the quotient and the remainder that are rounded down. */
+#define FLOOR_MOD_FLOAT(T, suffix, floor_, copysign_)                     \
+    ST_ALWAYS T floor_divide_from_##suffix(T a, T b, T r)                 \
     {                                                                     \
-        if (b == 0) return a / b;                                         \
-        T mod = fmod_(a, b), q = (a - mod) / b;                           \
-        if (mod != 0 && (b < 0) != (mod < 0)) q -= 1;                     \
-        if (q == 0) return copysign_(0, a / b);                           \
+        T q = (a - r) / b;                                                \
+        q = r != 0 && (b < 0) != (r < 0) ? q - 1 : q;                     \
         T f = floor_(q);                                                  \
-        return q - f > (T)0.5 ? f + 1 : f;                                \
+        f = q - f > (T)0.5 ? f + 1 : f;                                   \
+        f = q == 0 ? copysign_(0, a / b) : f;                             \
+        return b == 0 ? a / b : f;                                        \
     }                                                                     \
-    ST_ALWAYS T remainder_one_##suffix(T a, T b)                          \
+    ST_ALWAYS T remainder_from_##suffix(T a, T b, T r)                    \
     {                                                                     \
-        T mod = fmod_(a, b);                                              \
-        return mod != 0 && (b < 0) != (mod < 0) ? mod + b : mod;          \
-    }                                                                     \
-    ST_BINARY(floor_divide_##suffix, T, T, floor_divide_one_##suffix(a, b)) \
-    ST_BINARY(remainder_##suffix, T, T, remainder_one_##suffix(a, b))
-FLOOR_MOD_FLOAT(float, f32, fmodf, floorf, copysignf)
-FLOOR_MOD_FLOAT(double, f64, fmod, floor, copysign)
+        (void)a;                                                          \
+        return r != 0 && (b < 0) != (r < 0) ? r + b : r;                  \
+    }
+FLOOR_MOD_FLOAT(float, f32, floorf, copysignf)
+FLOOR_MOD_FLOAT(double, f64, floor, copysign)
+
+ST_BINARY(floor_divide_f64, double, double, floor_divide_from_f64(a, b, fmod(a, b)))
+ST_BINARY(remainder_f64, double, double, remainder_from_f64(a, b, fmod(a, b)))
+ST_BINARY(floor_divide_exact, float, float, floor_divide_from_f32(a, b, fmodf(a, b)))
+ST_BINARY(remainder_exact, float, float, remainder_from_f32(a, b, fmodf(a, b)))
+
+/* fmod without a call, for finite b and |a / b| < 2^28: a quotient of two f32 that is no integer differs from one by more than
+ * f64 rounds, so trunc is right; and its product with b has at most 52 bits. */
+ST_ALWAYS float fmod_near(float a, float b)
+{
+    double q = (double)(int32_t)((double)a / (double)b);
+    return (float)((double)a - q * (double)b);
+}
+ST_BINARY(floor_divide_near, float, float, floor_divide_from_f32(a, b, fmod_near(a, b)))
+ST_BINARY(remainder_near, float, float, remainder_from_f32(a, b, fmod_near(a, b)))
+
+enum { MOD_PIECE = 512 };
+
+static bool all_near(const char *a, const char *b, int64_t sa, int64_t sb, int64_t n)
+{
+    int far = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const double x = (double)*(const float *)(a + i * sa), y = (double)*(const float *)(b + i * sb);
+        far |= !(fabs(x / y) < 0x1p28) | !(fabs(y) < INFINITY);
+    }
+    return !far;
+}
+
+static void by_pieces(const st_block *blk, st_fn *near, st_fn *exact)
+{
+    for (int64_t r = 0; r < blk->rows; r++) {
+        for (int64_t i = 0; i < blk->n; i += MOD_PIECE) {
+            st_block b = *blk;
+            b.rows = 1;
+            b.n = blk->n - i < MOD_PIECE ? blk->n - i : MOD_PIECE;
+            for (int k = 0; k < 3; k++) b.p[k] += r * blk->row[k] + i * blk->step[k];
+            (all_near(b.p[1], b.p[2], b.step[1], b.step[2], b.n) ? near : exact)(&b);
+        }
+    }
+}
+static void floor_divide_f32(const st_block *blk) { by_pieces(blk, floor_divide_near, floor_divide_exact); }
+static void remainder_f32(const st_block *blk) { by_pieces(blk, remainder_near, remainder_exact); }
 
 /* b is not 0: the caller has looked. Division of the least integer by -1 would trap. */
 #define FLOOR_MOD_INT(T, U, suffix)                                       \

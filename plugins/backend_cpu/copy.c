@@ -123,16 +123,21 @@ static int crossing_axis(const st_iter *it, int64_t size)
     return -1;
 }
 
-/* Tiles of the axes a (contiguous in the input) and the last (in the output), for all values of the others. */
-static void copy_crossed(const st_iter *it, int a, int64_t size)
+typedef struct {
+    const st_iter *it;
+    int a; /* axis that is contiguous in the input; the last one is so in the output */
+    int64_t size, strips;
+} crossing;
+
+/* Strips of TILE elements of axis a and all of the last axis, for all values of the others. */
+static void copy_strips(void *ctx, int64_t w, int64_t end)
 {
-    int in = it->nd - 1;
-    int64_t m = it->dim[a], n = it->dim[in], strips = (m + TILE - 1) / TILE;
-    int64_t work = it->total / (m * n) * strips;
-    int threads = st_threads(it->total);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t w = 0; w < work; w++) {
-        int64_t left = w / strips, from = w % strips * TILE, h = m - from < TILE ? m - from : TILE;
+    const crossing *c = ctx;
+    const st_iter *it = c->it;
+    const int a = c->a, in = it->nd - 1;
+    const int64_t m = it->dim[a], n = it->dim[in], size = c->size;
+    for (; w < end; w++) {
+        int64_t left = w / c->strips, from = w % c->strips * TILE, h = m - from < TILE ? m - from : TILE;
         char *y = it->p[0] + from * it->stride[0][a];
         const char *x = it->p[1] + from * size;
         for (int i = in - 1; i >= 0; i--) {
@@ -161,8 +166,12 @@ static void copy_same(const td_view *y, const td_view *x)
     st_iter it;
     st_init(&it, v, 2);
     int a = crossing_axis(&it, size);
-    if (a >= 0) copy_crossed(&it, a, size);
-    else st_for(&it, fn, NULL);
+    if (a >= 0) {
+        crossing c = {&it, a, size, (it.dim[a] + TILE - 1) / TILE};
+        st_share(st_threads(n), n / (it.dim[a] * it.dim[it.nd - 1]) * c.strips, copy_strips, &c);
+    } else {
+        st_for(&it, fn, NULL);
+    }
 }
 
 /* ---- kernels ---- */

@@ -1,9 +1,8 @@
 /* matmul.c - matrix products: matmul with broadcast batch axes, bmm, and linear, which adds a bias.
  * Floats go to OpenBLAS (blas.c), transposed operands as they lie; tiny products and odd strides to small_gemm.h; integers,
  * which wrap around, to a plain loop.    A (M, K)   B (K, N)   C (M, N) */
-#include "cpu.h"
+#include "strided.h"
 #include "vec.h"
-#include <string.h>
 
 /* Strides in elements; any operand may be transposed or spaced out. */
 typedef struct {
@@ -13,14 +12,27 @@ typedef struct {
     int64_t ars, acs, brs, bcs, crs, ccs, bias_step;
 } gemm_args;
 
-/* TINY: greatest m n k for small_gemm, measured: there OpenBLAS and it take the same time. DEEP: rows of a panel.
- * SHARE: least m n k for which a batch is spread over threads at all; WHOLE: from here on each product has all threads. */
-enum { TINY = 2048, DEEP = 128, SHARE = 1 << 16, WHOLE = 1 << 22 };
+/* Measured: TINY is the greatest m n k for small_gemm, where it and OpenBLAS take the same time; with one row or one column
+ * BLAS wins from TINY_VECTOR on. DEEP: rows of a panel. SHARE: least m n k for which a batch is spread over threads; from WHOLE
+ * on each of its products has all threads instead. */
+enum { TINY = 2048, TINY_VECTOR = 64, DEEP = 128, SHARE = 1 << 16, WHOLE = 1 << 22 };
+
+/* Products of up to 8 columns take short vectors, the others those of the instruction set. */
+typedef float short_f32 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef double short_f64 __attribute__((vector_size(32), aligned(8), may_alias));
+enum { SHORT = 4 };
 
 #define REAL float
 #define VEC vec_f32
 #define LANES LANES_F32
 #define G(name) name##_f32
+#include "small_gemm.h"
+#undef VEC
+#undef LANES
+#undef G
+#define VEC short_f32
+#define LANES SHORT
+#define G(name) name##_short_f32
 #include "small_gemm.h"
 #undef REAL
 #undef VEC
@@ -31,12 +43,35 @@ enum { TINY = 2048, DEEP = 128, SHARE = 1 << 16, WHOLE = 1 << 22 };
 #define LANES LANES_F64
 #define G(name) name##_f64
 #include "small_gemm.h"
+#undef VEC
+#undef LANES
+#undef G
+#define VEC short_f64
+#define LANES SHORT
+#define G(name) name##_short_f64
+#include "small_gemm.h"
 #undef REAL
 #undef VEC
 #undef LANES
 #undef G
 
-/* ---- integers ---- */
+/* ---- a few dot products, and integers ---- */
+
+#define DOTS(name, T)                                                                                  \
+    static void name(const gemm_args *g)                                                               \
+    {                                                                                                  \
+        const T *bias = g->bias;                                                                       \
+        for (int64_t i = 0; i < g->m; i++) {                                                           \
+            for (int64_t j = 0; j < g->n; j++) {                                                       \
+                const T *a = (const T *)g->a + i * g->ars, *b = (const T *)g->b + j * g->bcs;          \
+                T s = bias ? bias[j * g->bias_step] : 0;                                               \
+                for (int64_t p = 0; p < g->k; p++) s += a[p * g->acs] * b[p * g->brs];                 \
+                ((T *)g->c)[i * g->crs + j * g->ccs] = s;                                              \
+            }                                                                                          \
+        }                                                                                              \
+    }
+DOTS(dots_f32, float)
+DOTS(dots_f64, double)
 
 #define INT_GEMM(name, T, U)                                                                  \
     static void name(const gemm_args *g)                                                      \
@@ -61,29 +96,37 @@ INT_GEMM(gemm_u8, uint8_t, uint32_t)
 
 static void gemm_strided(td_dtype dt, const gemm_args *g)
 {
+    bool narrow = g->n <= 2 * SHORT;
     switch (dt) {
-    case TD_F32: small_gemm_f32(g); break;
-    case TD_F64: small_gemm_f64(g); break;
+    case TD_F32: (narrow ? small_gemm_short_f32 : small_gemm_f32)(g); break;
+    case TD_F64: (narrow ? small_gemm_short_f64 : small_gemm_f64)(g); break;
     case TD_I64: gemm_i64(g); break;
     case TD_I32: gemm_i32(g); break;
     default: gemm_u8(g); break;
     }
 }
 
+typedef struct {
+    td_dtype dt;
+    const gemm_args *g;
+} rows_task;
+
+static void gemm_rows(void *ctx, int64_t from, int64_t to)
+{
+    const rows_task *t = ctx;
+    const int64_t size = (int64_t)td_dtype_size(t->dt);
+    gemm_args part = *t->g;
+    part.m = to - from;
+    part.a = (const char *)part.a + from * part.ars * size;
+    part.c = (char *)part.c + from * part.crs * size;
+    if (part.m > 0) gemm_strided(t->dt, &part);
+}
+
 /* The same by rows of C on several threads. */
 static void gemm_strided_shared(td_dtype dt, const gemm_args *g)
 {
-    int threads = g->m * g->n * g->k < SHARE ? 1 : cpu_threads();
-    int64_t size = (int64_t)td_dtype_size(dt);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int t = 0; t < threads; t++) {
-        int64_t from = g->m * t / threads;
-        gemm_args part = *g;
-        part.m = g->m * (t + 1) / threads - from;
-        part.a = (const char *)g->a + from * g->ars * size;
-        part.c = (char *)g->c + from * g->crs * size;
-        if (part.m > 0) gemm_strided(dt, &part);
-    }
+    rows_task t = {dt, g};
+    st_share((double)g->m * (double)g->n * (double)g->k < SHARE ? 1 : cpu_threads(), g->m, gemm_rows, &t);
 }
 
 /* How BLAS would read a matrix of r rows and c columns: as it lies, or transposed; false if neither. */
@@ -118,10 +161,11 @@ static bool gemm(td_dtype dt, const gemm_args *g)
     bool ta, tb, tc;
     int64_t lda, ldb, ldc;
     if (g->m == 0 || g->n == 0) return true;
-    /* each factor is below 2^31 or the product is not tiny; in this order it cannot overflow */
-    bool tiny = g->m <= TINY && g->n <= TINY && g->k <= TINY && g->m * g->n * g->k <= TINY;
-    if (tiny && dt <= TD_F64) {
-        gemm_strided(dt, g);
+    bool vector = g->m == 1 || g->n == 1;
+    int64_t most = vector ? TINY_VECTOR : TINY;
+    if (dt <= TD_F64 && g->m <= most && g->n <= most && g->k <= most && g->m * g->n * g->k <= most) {
+        if (!vector) gemm_strided(dt, g);
+        else (dt == TD_F32 ? dots_f32 : dots_f64)(g);
         return true;
     }
     if (dt > TD_F64 || !readable(g->m, g->k, g->ars, g->acs, &ta, &lda) || !readable(g->k, g->n, g->brs, g->bcs, &tb, &ldb) ||
@@ -190,30 +234,35 @@ static gemm_args at_batch(const gemm_args *g, const batch_axes *x, int64_t i, in
     return one;
 }
 
-/* The first product on this thread, for it may fail to load BLAS; the others side by side if they are many and small. */
+typedef struct {
+    td_dtype dt;
+    const gemm_args *g;
+    const batch_axes *x;
+    int failed;
+} batch_task;
+
+static void gemm_range(void *ctx, int64_t i, int64_t end)
+{
+    batch_task *t = ctx;
+    for (; i < end; i++) {
+        gemm_args one = at_batch(t->g, t->x, i + 1, (int64_t)td_dtype_size(t->dt));
+        if (!gemm(t->dt, &one)) __atomic_store_n(&t->failed, 1, __ATOMIC_RELAXED);
+    }
+}
+
+/* The first product on this thread, for it is the one that may fail to load BLAS; the others side by side if they are many
+ * and small. */
 static bool gemm_batch(td_dtype dt, gemm_args *g, batch_axes *x)
 {
     if (x->nd) fold_batch(g, x);
     if (x->nd == 0) return gemm(dt, g);
-    int64_t size = (int64_t)td_dtype_size(dt);
+    if (x->total == 0) return true;
     double each = (double)g->m * (double)g->n * (double)g->k;
-    int threads = each < WHOLE && each * (double)x->total >= SHARE ? cpu_threads() : 1;
-    gemm_args first = at_batch(g, x, 0, size);
-    if (x->total == 0 || !gemm(dt, &first)) return x->total == 0;
-    bool ok = true;
-    if (threads == 1) {
-        for (int64_t i = 1; i < x->total && ok; i++) {
-            gemm_args one = at_batch(g, x, i, size);
-            ok = gemm(dt, &one);
-        }
-        return ok;
-    }
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t i = 1; i < x->total; i++) {
-        gemm_args one = at_batch(g, x, i, size);
-        gemm(dt, &one); /* BLAS is loaded and strides are the same: what can fail has not failed for the first */
-    }
-    return ok;
+    gemm_args first = at_batch(g, x, 0, (int64_t)td_dtype_size(dt));
+    if (!gemm(dt, &first)) return false;
+    batch_task t = {dt, g, x, 0};
+    st_share(each < WHOLE && each * (double)x->total >= SHARE ? cpu_threads() : 1, x->total - 1, gemm_range, &t);
+    return !t.failed;
 }
 
 /* ---- kernels ---- */
@@ -230,6 +279,9 @@ static bool run_matmul(const td_kargs *k)
     const td_view *a = k->in[0], *b = k->in[1], *c = k->out[0];
     int row = a->nd > 1, column = b->nd > 1; /* whether C has rows, columns */
     gemm_args g = {.a = a->p, .b = b->p, .c = c->p};
+    batch_axes x;
+    x.nd = 0;
+    x.total = 1;
     g.k = dim_at(a, 0);
     g.acs = stride_at(a, 0);
     g.m = row ? dim_at(a, 1) : 1;
@@ -239,7 +291,6 @@ static bool run_matmul(const td_kargs *k)
     g.brs = stride_at(b, column);
     g.ccs = column ? stride_at(c, 0) : 0;
     g.crs = row ? stride_at(c, column) : 0;
-    batch_axes x = {.total = 1};
     for (int i = c->nd - row - column - 1; i >= 0; i--)
         add_axis(&x, dim_at(c, i + row + column), row ? stride_at(a, i + 2) : 0, column ? stride_at(b, i + 2) : 0,
                  stride_at(c, i + row + column));
@@ -251,6 +302,9 @@ static bool run_linear(const td_kargs *k)
 {
     const td_view *a = k->in[0], *w = k->in[1], *bias = k->n_in > 2 ? k->in[2] : NULL, *c = k->out[0];
     gemm_args g = {.a = a->p, .b = w->p, .c = c->p, .bias = bias ? bias->p : NULL, .m = 1};
+    batch_axes x;
+    x.nd = 0;
+    x.total = 1;
     g.k = dim_at(a, 0);
     g.acs = stride_at(a, 0);
     g.n = dim_at(w, 1);
@@ -258,7 +312,6 @@ static bool run_linear(const td_kargs *k)
     g.brs = stride_at(w, 0);
     g.ccs = stride_at(c, 0);
     g.bias_step = bias ? stride_at(bias, 0) : 0;
-    batch_axes x = {.total = 1};
     for (int i = c->nd - 1; i >= 1; i--) add_axis(&x, dim_at(c, i), stride_at(a, i), 0, stride_at(c, i));
     return gemm_batch(k->compute, &g, &x);
 }

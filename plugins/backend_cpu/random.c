@@ -37,18 +37,29 @@ static void philox(uint32_t *w, uint64_t key, uint64_t counter)
 /** Elements from .. from + n - 1 of the result, of which w[0] is the first word; from is a multiple of PIECE. */
 typedef void draw_fn(const td_kargs *k, const uint32_t *w, int64_t from, int64_t n, void *ctx);
 
+typedef struct {
+    const td_kargs *k;
+    draw_fn *fn;
+    void *ctx;
+    int64_t n;
+} drawing;
+
+static void draw_pieces(void *ctx, int64_t p, int64_t end)
+{
+    const drawing *d = ctx;
+    const uint64_t key = d->k->rng.seed_offset[0], counter = d->k->rng.seed_offset[1] + d->k->rng.add;
+    uint32_t w[PIECE];
+    for (; p < end; p++) {
+        int64_t from = p * PIECE, m = d->n - from < PIECE ? d->n - from : PIECE;
+        for (int64_t i = 0; i < m; i += 4 * LANES) philox(w + i, key, counter + (uint64_t)(from + i) / 4);
+        d->fn(d->k, w, from, m, d->ctx);
+    }
+}
+
 static bool draw(const td_kargs *k, draw_fn *fn, void *ctx)
 {
-    const int64_t n = td_view_numel(k->out[0]), pieces = (n + PIECE - 1) / PIECE;
-    const uint64_t key = k->rng.seed_offset[0], counter = k->rng.seed_offset[1] + k->rng.add;
-    int threads = st_threads(n);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t p = 0; p < pieces; p++) {
-        uint32_t w[PIECE];
-        int64_t from = p * PIECE, m = n - from < PIECE ? n - from : PIECE;
-        for (int64_t i = 0; i < m; i += 4 * LANES) philox(w + i, key, counter + (uint64_t)(from + i) / 4);
-        fn(k, w, from, m, ctx);
-    }
+    drawing d = {k, fn, ctx, td_view_numel(k->out[0])};
+    st_share(st_threads(d.n), (d.n + PIECE - 1) / PIECE, draw_pieces, &d);
     return true;
 }
 

@@ -2,43 +2,50 @@
  * they agree with an f64 sum to a few 1e-7 of the sum of magnitudes. Integer sums and products wrap around. */
 #include "loops.h"
 #include "reduce.h"
+#include "vec.h"
 
-/* ---- sums of f32: four streams of at most 256 elements, then f64 ---- */
+/* ---- sums of f32: four vectors of sums of at most 16 elements a lane, which then go to f64 lanes ---- */
 
-enum { STREAM = 256 };
+enum { RUN_OF_ADDS = 16 };
 
-static double sum_streams(const float *x, int64_t q)
+static double sum_f32(const float *x, int64_t n)
 {
-    float a = 0, b = 0, c = 0, d = 0;
-#pragma omp simd reduction(+ : a, b, c, d)
-    for (int64_t i = 0; i < q; i++) {
-        a += x[i];
-        b += x[i + q];
-        c += x[i + 2 * q];
-        d += x[i + 3 * q];
+    double lanes[LANES_F32] = {0}, s = 0;
+    while (n >= 4 * LANES_F32) {
+        vec_f32 a = {0}, b = {0}, c = {0}, d = {0};
+        int64_t runs = n / (4 * LANES_F32) < RUN_OF_ADDS ? n / (4 * LANES_F32) : RUN_OF_ADDS;
+        for (int64_t i = 0; i < runs; i++, x += 4 * LANES_F32) {
+            a += *(const vec_f32 *)x;
+            b += *(const vec_f32 *)(x + LANES_F32);
+            c += *(const vec_f32 *)(x + 2 * LANES_F32);
+            d += *(const vec_f32 *)(x + 3 * LANES_F32);
+        }
+        a = (a + b) + (c + d);
+        for (int l = 0; l < LANES_F32; l++) lanes[l] += (double)a[l];
+        n -= runs * 4 * LANES_F32;
     }
-    return (double)((a + b) + (c + d));
+    float rest = 0;
+#pragma omp simd reduction(+ : rest)
+    for (int64_t i = 0; i < n; i++) rest += x[i];
+#pragma omp simd reduction(+ : s)
+    for (int l = 0; l < LANES_F32; l++) s += lanes[l];
+    return s + (double)rest;
 }
 
 static void sum_line_f32(rd_acc *acc, const char *p, td_dtype dt, int64_t step, int64_t n)
 {
     double s = 0;
     (void)dt;
-    if (step == sizeof(float)) {
-        const float *x = (const float *)p;
-        for (; n >= 4 * STREAM; n -= 4 * STREAM, x += 4 * STREAM) s += sum_streams(x, STREAM);
-        if (n >= 64) {
-            int64_t q = n / 4;
-            s += sum_streams(x, q);
-            x += 4 * q;
-            n -= 4 * q;
-        }
-        float rest = 0;
-#pragma omp simd reduction(+ : rest)
-        for (int64_t i = 0; i < n; i++) rest += x[i];
-        s += (double)rest;
-    } else {
+    if (step != sizeof(float)) {
         for (int64_t i = 0; i < n; i++) s += (double)*(const float *)(p + i * step);
+    } else if (n < 4 * LANES_F32) {
+        const float *x = (const float *)p;
+        float few = 0;
+#pragma omp simd reduction(+ : few)
+        for (int64_t i = 0; i < n; i++) few += x[i];
+        s = (double)few;
+    } else {
+        s = sum_f32((const float *)p, n);
     }
     acc->d += s;
 }
@@ -133,34 +140,56 @@ static void sum_line_f64(rd_acc *acc, const char *p, td_dtype dt, int64_t step, 
         }                                                                                         \
     }
 
-#define PLUS ((int64_t)((uint64_t)m + (uint64_t)v))
-#define TIMES ((int64_t)((uint64_t)m * (uint64_t)v))
 #define GREATER (v > m ? v : m)
 #define LESSER (v < m ? v : m)
-#define GREATER_NAN (v > m || v != v ? v : m)
-#define LESSER_NAN (v < m || v != v ? v : m)
 
-#define FOLD_INTS(op, sign, how)                                     \
-    FOLD_LINE(op##_line_i64, int64_t, int64_t, i, sign, how)         \
-    FOLD_LINE(op##_line_i32, int32_t, int64_t, i, sign, how)         \
-    FOLD_LINE(op##_line_u8, uint8_t, int64_t, i, sign, how)          \
-    FOLD_ROWS(op##_rows_i64, int64_t, int64_t, i, how)               \
-    FOLD_ROWS(op##_rows_i32, int32_t, int64_t, i, how)               \
-    FOLD_ROWS(op##_rows_u8, uint8_t, int64_t, i, how)
+#define FOLD_INTS(op, sign, A, field, how)                         \
+    FOLD_LINE(op##_line_i64, int64_t, A, field, sign, how)         \
+    FOLD_LINE(op##_line_i32, int32_t, A, field, sign, how)         \
+    FOLD_LINE(op##_line_u8, uint8_t, A, field, sign, how)          \
+    FOLD_ROWS(op##_rows_i64, int64_t, A, field, how)               \
+    FOLD_ROWS(op##_rows_i32, int32_t, A, field, how)               \
+    FOLD_ROWS(op##_rows_u8, uint8_t, A, field, how)
 
-FOLD_INTS(sum, +, PLUS)
-FOLD_INTS(prod, *, TIMES)
-FOLD_INTS(amax, max, GREATER)
-FOLD_INTS(amin, min, LESSER)
+FOLD_INTS(sum, +, uint64_t, u, m + v)
+FOLD_INTS(prod, *, uint64_t, u, m *v)
+FOLD_INTS(amax, max, int64_t, i, GREATER)
+FOLD_INTS(amin, min, int64_t, i, LESSER)
 FOLD_ROWS(sum_rows_f64, double, double, d, m + v)
 FOLD_LINE(prod_line_f32, float, double, d, *, m *v)
 FOLD_LINE(prod_line_f64, double, double, d, *, m *v)
 FOLD_ROWS(prod_rows_f32, float, double, d, m *v)
 FOLD_ROWS(prod_rows_f64, double, double, d, m *v)
-FOLD_ROWS(amax_rows_f32, float, double, d, GREATER_NAN)
-FOLD_ROWS(amax_rows_f64, double, double, d, GREATER_NAN)
-FOLD_ROWS(amin_rows_f32, float, double, d, LESSER_NAN)
-FOLD_ROWS(amin_rows_f64, double, double, d, LESSER_NAN)
+
+/* v or m; a NaN on either side stays. */
+#define PICK(name, T, sign) \
+    ST_ALWAYS T name(T v, T m) { return (v sign m) | (v != v) ? v : m; }
+PICK(greater_f32, float, >)
+PICK(greater_f64, double, >)
+PICK(lesser_f32, float, <)
+PICK(lesser_f64, double, <)
+
+/* Four rows at a time in their own type, then one step into the accumulator. */
+#define EXTREME_ROWS(name, T, pick, pick_f64)                                                                \
+    static void name(rd_acc *acc, const char *p, td_dtype dt, int64_t row, int64_t rows, int64_t step, int64_t n) \
+    {                                                                                                        \
+        (void)dt;                                                                                            \
+        for (; rows >= 4 && step == (int64_t)sizeof(T); rows -= 4, p += 4 * row) {                           \
+            const T *a = (const T *)p, *b = (const T *)(p + row);                                            \
+            const T *c = (const T *)(p + 2 * row), *d = (const T *)(p + 3 * row);                            \
+            ST_SIMD                                                                                          \
+            for (int64_t i = 0; i < n; i++)                                                                  \
+                acc[i].d = pick_f64((double)pick(pick(a[i], b[i]), pick(c[i], d[i])), acc[i].d);             \
+        }                                                                                                    \
+        for (; rows > 0; rows--, p += row) {                                                                 \
+            for (int64_t i = 0; i < n; i++)                                                                  \
+                acc[i].d = pick_f64((double)*(const T *)(p + i * step), acc[i].d);                           \
+        }                                                                                                    \
+    }
+EXTREME_ROWS(amax_rows_f32, float, greater_f32, greater_f64)
+EXTREME_ROWS(amax_rows_f64, double, greater_f64, greater_f64)
+EXTREME_ROWS(amin_rows_f32, float, lesser_f32, lesser_f64)
+EXTREME_ROWS(amin_rows_f64, double, lesser_f64, lesser_f64)
 
 /* The greatest or least of the others, and beside it whether there is a NaN: two reductions that vectorise. */
 #define EXTREME_LINE(name, T, op, how, start)                                                     \
@@ -252,12 +281,12 @@ static void all_rows(rd_acc *acc, const char *p, td_dtype dt, int64_t row, int64
         a->field = how;                                 \
     }
 JOIN(sum_join_d, double, d, m + v)
-JOIN(sum_join_i, int64_t, i, PLUS)
+JOIN(sum_join_i, uint64_t, u, m + v)
 JOIN(prod_join_d, double, d, m *v)
-JOIN(prod_join_i, int64_t, i, TIMES)
-JOIN(amax_join_d, double, d, GREATER_NAN)
+JOIN(prod_join_i, uint64_t, u, m *v)
+JOIN(amax_join_d, double, d, greater_f64(v, m))
 JOIN(amax_join_i, int64_t, i, GREATER)
-JOIN(amin_join_d, double, d, LESSER_NAN)
+JOIN(amin_join_d, double, d, lesser_f64(v, m))
 JOIN(amin_join_i, int64_t, i, LESSER)
 
 #define STORE(name, T, value)                                           \

@@ -12,6 +12,7 @@
 typedef union {
     double d;
     int64_t i;
+    uint64_t u; /* sums and products of integers, which wrap around */
 } rd_acc;
 
 typedef struct {
@@ -167,17 +168,31 @@ ST_INLINE void rd_lines_range(const rd_plan *p, int64_t from, int64_t to)
     }
 }
 
+ST_INLINE void rd_lines_task(void *ctx, int64_t from, int64_t to) { rd_lines_range(ctx, from, to); }
+
+typedef struct {
+    const rd_plan *p;
+    rd_acc *part;
+    int64_t S;
+} rd_parts;
+
+ST_INLINE void rd_parts_task(void *ctx, int64_t t, int64_t end)
+{
+    const rd_parts *r = ctx;
+    for (; t < end; t++) {
+        int64_t at[TD_MAX_DIM];
+        rd_acc a = r->p->fold->unit;
+        rd_fold_segment(r->p, &a, r->p->x + rd_seek(r->p->nk, r->p->kdim, r->p->kx, t / r->S, at), t % r->S, r->S);
+        r->part[t] = a;
+    }
+}
+
 /** Few results of many elements: threads share segments, whose folds are joined in order. */
 ST_INLINE void rd_lines_shared(const rd_plan *p, int64_t S, int threads)
 {
     rd_acc part[RD_ROOM];
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t t = 0; t < p->kept * S; t++) {
-        int64_t at[TD_MAX_DIM];
-        rd_acc a = p->fold->unit;
-        rd_fold_segment(p, &a, p->x + rd_seek(p->nk, p->kdim, p->kx, t / S, at), t % S, S);
-        part[t] = a;
-    }
+    rd_parts r = {p, part, S};
+    st_share(threads, p->kept * S, rd_parts_task, &r);
     for (int64_t q = 0; q < p->kept; q++) {
         int64_t at[TD_MAX_DIM];
         rd_acc a = p->fold->unit;
@@ -186,18 +201,12 @@ ST_INLINE void rd_lines_shared(const rd_plan *p, int64_t S, int threads)
     }
 }
 
-ST_INLINE void rd_lines(const rd_plan *p)
+ST_INLINE void rd_lines(rd_plan *p)
 {
     int threads = st_threads(p->kept * p->count);
     int64_t S = rd_segments(p);
-    if (threads == 1) {
-        rd_lines_range(p, 0, p->kept);
-    } else if (p->kept < 4 * threads && S > 1 && p->kept * S <= RD_ROOM) {
-        rd_lines_shared(p, S, threads);
-    } else {
-#pragma omp parallel for num_threads(threads) schedule(static)
-        for (int t = 0; t < threads; t++) rd_lines_range(p, p->kept * t / threads, p->kept * (t + 1) / threads);
-    }
+    if (threads > 1 && p->kept < 4 * threads && S > 1 && p->kept * S <= RD_ROOM) rd_lines_shared(p, S, threads);
+    else st_share(threads, p->kept, rd_lines_task, p);
 }
 
 /** Folds segment s of S of the rows at x into n neighbouring results. */
@@ -218,38 +227,65 @@ ST_INLINE void rd_fold_rows(const rd_plan *p, rd_acc *a, const char *x, int64_t 
     }
 }
 
-/** Blocks of results that are neighbours along the innermost kept axis. */
-ST_INLINE void rd_block(const rd_plan *p, int64_t block, int64_t blocks, rd_acc *a, int64_t S, int threads)
+/** A block of n <= RD_BLOCK results that are neighbours along the innermost kept axis. */
+typedef struct {
+    const rd_plan *p;
+    const char *x;
+    char *y;
+    int64_t n, S;
+    rd_acc *a; /* S times n */
+} rd_block;
+
+ST_INLINE rd_block rd_block_at(const rd_plan *p, int64_t b, rd_acc *a, int64_t S)
 {
     int in = p->nk - 1;
-    int64_t at[TD_MAX_DIM], outer = block / blocks, from = block % blocks * RD_BLOCK;
-    int64_t n = p->kdim[in] - from < RD_BLOCK ? p->kdim[in] - from : RD_BLOCK;
-    const char *x = p->x + rd_seek(in, p->kdim, p->kx, outer, at) + from * p->kx[in];
-    char *y = p->y + rd_seek(in, p->kdim, p->ky, outer, at) + from * p->ky[in];
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t s = 0; s < S; s++) rd_fold_rows(p, a + s * n, x, n, s, S);
-    for (int64_t s = 1; s < S; s++) {
-        for (int64_t i = 0; i < n; i++) p->fold->join(&a[i], &a[s * n + i]);
-    }
-    for (int64_t i = 0; i < n; i++) p->fold->store(y + i * p->ky[in], &a[i], p->count);
+    int64_t at[TD_MAX_DIM], width = p->kdim[in], blocks = (width + RD_BLOCK - 1) / RD_BLOCK, from = b % blocks * RD_BLOCK;
+    rd_block k = {p, NULL, NULL, width - from < RD_BLOCK ? width - from : RD_BLOCK, S, a};
+    k.x = p->x + rd_seek(in, p->kdim, p->kx, b / blocks, at) + from * p->kx[in];
+    k.y = p->y + rd_seek(in, p->kdim, p->ky, b / blocks, at) + from * p->ky[in];
+    return k;
 }
 
-ST_INLINE void rd_rows(const rd_plan *p)
+ST_INLINE void rd_block_store(const rd_block *k)
 {
-    int64_t width = p->kdim[p->nk - 1], blocks = (width + RD_BLOCK - 1) / RD_BLOCK, all = p->kept / width * blocks;
+    for (int64_t i = 0; i < k->n; i++) {
+        for (int64_t s = 1; s < k->S; s++) k->p->fold->join(&k->a[i], &k->a[s * k->n + i]);
+        k->p->fold->store(k->y + i * k->p->ky[k->p->nk - 1], &k->a[i], k->p->count);
+    }
+}
+
+ST_INLINE void rd_segments_task(void *ctx, int64_t s, int64_t end)
+{
+    const rd_block *k = ctx;
+    for (; s < end; s++) rd_fold_rows(k->p, k->a + s * k->n, k->x, k->n, s, k->S);
+}
+
+ST_INLINE void rd_blocks_task(void *ctx, int64_t b, int64_t end)
+{
+    rd_acc a[RD_BLOCK];
+    for (; b < end; b++) {
+        rd_block k = rd_block_at(ctx, b, a, 1);
+        rd_fold_rows(k.p, a, k.x, k.n, 0, 1);
+        rd_block_store(&k);
+    }
+}
+
+ST_INLINE void rd_rows(rd_plan *p)
+{
+    int64_t width = p->kdim[p->nk - 1], blocks = p->kept / width * ((width + RD_BLOCK - 1) / RD_BLOCK);
     int threads = st_threads(p->kept * p->count);
-    int64_t S = all >= 8 ? 1 : p->count * (width < RD_BLOCK ? width : RD_BLOCK) / RD_SEGMENT;
+    int64_t S = blocks >= 8 ? 1 : p->count * (width < RD_BLOCK ? width : RD_BLOCK) / RD_SEGMENT;
     if (S > p->count) S = p->count;
-    S = S < 1 ? 1 : S > 8 ? 8 : S;
-    if (S > 1) {
-        rd_acc a[8 * RD_BLOCK];
-        for (int64_t b = 0; b < all; b++) rd_block(p, b, blocks, a, S, threads);
+    if (S <= 1) {
+        st_share(threads, blocks, rd_blocks_task, p);
         return;
     }
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t b = 0; b < all; b++) {
-        rd_acc a[RD_BLOCK];
-        rd_block(p, b, blocks, a, 1, 1);
+    rd_acc a[8 * RD_BLOCK];
+    if (S > 8) S = 8;
+    for (int64_t b = 0; b < blocks; b++) { /* few blocks: threads share the segments of each */
+        rd_block k = rd_block_at(p, b, a, S);
+        st_share(threads, S, rd_segments_task, &k);
+        rd_block_store(&k);
     }
 }
 

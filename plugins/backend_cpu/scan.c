@@ -33,24 +33,34 @@ SCAN(scan_i64, int64_t, int64_t, uint64_t, (int64_t))
 SCAN(scan_i32, int32_t, int64_t, uint64_t, (int64_t))
 SCAN(scan_u8, uint8_t, int64_t, uint64_t, (int64_t))
 
-static bool run(const td_kargs *k)
+typedef struct {
+    const td_view *x, *y;
+    int64_t n, inner, blocks;
+} scan;
+
+static void scan_blocks(void *ctx, int64_t b, int64_t end)
 {
     static void (*const fns[TD_N_DTYPES])(const void *, void *, int64_t, int64_t, int64_t) = {
         [TD_F32] = scan_f32, [TD_F64] = scan_f64, [TD_I64] = scan_i64,
         [TD_I32] = scan_i32, [TD_U8] = scan_u8,   [TD_BOOL] = scan_u8,
     };
-    const td_view *x = k->in[0], *y = k->out[0];
+    const scan *s = ctx;
+    int64_t sx = (int64_t)td_dtype_size(s->x->dt), sy = (int64_t)td_dtype_size(s->y->dt);
+    for (; b < end; b++) {
+        int64_t c = b % s->blocks * BLOCK, at = b / s->blocks * s->n * s->inner + c;
+        fns[s->x->dt]((const char *)s->x->p + at * sx, (char *)s->y->p + at * sy, s->n, s->inner,
+                      s->inner - c < BLOCK ? s->inner - c : BLOCK);
+    }
+}
+
+static bool run(const td_kargs *k)
+{
+    const td_view *x = k->in[0];
     int64_t axis = ((const td_cumsum_attr *)k->attr)->axis, outer = 1, n = 1, inner = 1;
     if (axis < 0) axis += x->nd;
     for (int i = 0; i < x->nd; i++) *(i < axis ? &outer : i == axis ? &n : &inner) *= x->dim[i];
-    int64_t sx = (int64_t)td_dtype_size(x->dt), sy = (int64_t)td_dtype_size(y->dt);
-    int64_t blocks = (inner + BLOCK - 1) / BLOCK;
-    int threads = st_threads(outer * n * inner);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t b = 0; b < outer * blocks; b++) {
-        int64_t c = b % blocks * BLOCK, at = b / blocks * n * inner + c;
-        fns[x->dt]((const char *)x->p + at * sx, (char *)y->p + at * sy, n, inner, inner - c < BLOCK ? inner - c : BLOCK);
-    }
+    scan s = {x, k->out[0], n, inner, (inner + BLOCK - 1) / BLOCK};
+    st_share(st_threads(outer * n * inner), outer * s.blocks, scan_blocks, &s);
     return true;
 }
 

@@ -54,21 +54,34 @@ VM_INLINE float vm_reduce_ln2(float x, uint32_t *n)
     return (x - nf * 0.693145752f) - nf * 1.42860677e-6f;
 }
 
+/** e^r for |r| <= ln(2) / 2 */
+VM_INLINE float vm_exp_poly(float r)
+{
+    float p = 0.00138207595f;
+    p = p * r + 0.00836867839f;
+    p = p * r + 0.0416682661f;
+    p = p * r + 0.166665211f;
+    p = p * r + 0.49999994f;
+    return p * (r * r) + r + 1.0f;
+}
+
 /** e^x */
 VM_INLINE float vm_expf(float x)
 {
     uint32_t n;
     float c = x > 89.0f ? 89.0f : x; /* a NaN passes both */
     c = c < -104.0f ? -104.0f : c;
-    float r = vm_reduce_ln2(c, &n);
-    float p = 0.00138207595f;
-    p = p * r + 0.00836867839f;
-    p = p * r + 0.0416682661f;
-    p = p * r + 0.166665211f;
-    p = p * r + 0.49999994f;
-    p = p * (r * r) + r + 1.0f;
+    float p = vm_exp_poly(vm_reduce_ln2(c, &n));
     uint32_t half = (uint32_t)((int32_t)n >> 1); /* 2^n in two factors: n is -150 .. 128 */
     return p * vm_float((half + 127u) << 23) * vm_float((n - half + 127u) << 23);
+}
+
+/** e^x for -87 <= x <= 88: no clamps, and 2^n is one factor. */
+VM_INLINE float vm_exp_normal(float x)
+{
+    uint32_t n;
+    float r = vm_reduce_ln2(x, &n);
+    return vm_exp_poly(r) * vm_float((n + 127u) << 23);
 }
 
 /** e^r - 1 for |r| <= ln(2) / 2 */
@@ -182,7 +195,7 @@ VM_INLINE float vm_erff(float x)
     q = q * t + 0.105116293f;
     q = q * t + 0.635831356f;
     q = q * t + 1.12848008f;
-    float large = 1.0f - vm_expf(-q * t);
+    float large = 1.0f - vm_exp_normal(-q * t);
     return vm_orsignf(a > 1.0f ? large : small, x);
 }
 

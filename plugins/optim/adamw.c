@@ -3,18 +3,17 @@
 #include <tide/plugin.h>
 
 typedef struct {
-    double lr, beta1, beta2, eps, weight_decay;
-    bool amsgrad, maximize, decoupled;
+    double lr, eps, weight_decay;
+    td_nums betas;
+    bool amsgrad, maximize;
 } options;
 static const td_opt opts[] = {
     TD_OPT(options, lr, TD_O_NUM | TD_OPT_LIVE, "1e-3", ">= 0", "learning rate"),
-    TD_OPT(options, beta1, TD_O_NUM, "0.9", ">= 0, < 1", "decay of m; in Lua betas = {beta1, beta2} will do too"),
-    TD_OPT(options, beta2, TD_O_NUM, "0.999", ">= 0, < 1", "decay of v"),
+    TD_OPT(options, betas, TD_O_NUMS, "{0.9, 0.999}", ">= 0, < 1", "decay of m and of v"),
     TD_OPT(options, eps, TD_O_NUM, "1e-8", ">= 0", "added to the root"),
     TD_OPT(options, weight_decay, TD_O_NUM | TD_OPT_LIVE, "1e-2", ">= 0", "p shrinks by lr weight_decay p"),
     TD_OPT(options, amsgrad, TD_O_BOOL, "false", NULL, "divide by the greatest v so far (Reddi et al. 2018)"),
     TD_OPT(options, maximize, TD_O_BOOL, "false", NULL, "climb instead"),
-    TD_OPT(options, decoupled, TD_O_BOOL, "true", NULL, "whether weights decay apart from the gradient, as in AdamW"),
 };
 
 /* running = beta running + (1 - beta) x */
@@ -34,19 +33,19 @@ static bool step(td_module *self, td_tensor *p, td_tensor *g, td_tensor *const *
 {
     const options *o = td_options(self);
     td_tensor *m = state[0], *v = state[1], *vmax = state[2], *lr = td_scalar(self, "lr");
-    td_tensor *decay = td_scalar(self, "weight_decay");
+    double beta1 = o->betas.v[0], beta2 = o->betas.v[1];
+    if (o->betas.n != 2) return td_fail("AdamW: betas: expected two numbers, got %lld", (long long)o->betas.n);
     if (o->maximize) g = td_neg(g);
-    /* (1) p = p - lr weight_decay p, or g = g + weight_decay p */
-    if (o->decoupled) td_sub_into(p, p, td_mul(p, td_mul(lr, decay)));
-    else g = td_add(g, td_mul(p, decay));
+    /* (1) p = p - lr weight_decay p */
+    td_sub_into(p, p, td_mul(p, td_mul(lr, td_scalar(self, "weight_decay"))));
     /* (2) m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2 */
-    follow(m, g, o->beta1);
-    follow(v, td_square(g), o->beta2);
+    follow(m, g, beta1);
+    follow(v, td_square(g), beta2);
     if (o->amsgrad) v = td_maximum_into(vmax, vmax, v);
     /* (3) p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps) */
-    td_tensor *root = td_div(td_sqrt(v), td_sqrt(correction(self, o->beta2)));
+    td_tensor *root = td_div(td_sqrt(v), td_sqrt(correction(self, beta2)));
     td_tensor *move = td_div(m, td_add(root, td_number(o->eps)));
-    return td_sub_into(p, p, td_mul(move, td_div(lr, correction(self, o->beta1))));
+    return td_sub_into(p, p, td_mul(move, td_div(lr, correction(self, beta1))));
 }
 
 static const td_optim adamw = {
@@ -58,7 +57,7 @@ static const td_optim adamw = {
     .opts = TD_OPTS(options, opts),
     .state = "m v vmax?amsgrad",
     .step = step,
-    .fused = "adam_step p*& g* m*& v*& vmax*?& step. lr. weight_decay.",
+    .fused = "adam_step p*& g* m*& v*& vmax*?& step. lr. weight_decay. decoupled=true",
 };
 static bool reg(void) { return td_add_optim(&adamw); }
 TD_PLUGIN("adamw", "1.0", "MIT", "optim:AdamW", reg, NULL)

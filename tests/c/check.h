@@ -1,5 +1,5 @@
-/* check.h - the C tests' few macros. A test is a function without arguments; RUN prints its name and runs it, a check that fails
- * prints where and what, and the test goes on.  main:  RUN(scopes); RUN(errors); return check_done(); */
+/* check.h - the C tests' few macros. A test is a function without arguments; RUN prints its name and runs it, a check
+ * that fails prints where and what, and the test goes on.  main:  RUN(scopes); RUN(errors); return check_done(); */
 #ifndef TIDE_CHECK_H
 #define TIDE_CHECK_H
 #include <inttypes.h>

@@ -95,8 +95,11 @@ static void defaults(void)
 static void given(void)
 {
     options o;
-    CHECK(fill(&schema, "{4.0, {5, 3}, 2, momentum = 0.5, bias = false, mode = 'reflect', dtype = 'f64', name = \"x\", axis = -1, "
-                        "index = 7, axes = {1, -2}, betas = 0.5}", &o));
+    CHECK(
+        fill(&schema,
+             "{4.0, {5, 3}, 2, momentum = 0.5, bias = false, mode = 'reflect', dtype = 'f64', name = \"x\", axis = -1, "
+             "index = 7, axes = {1, -2}, betas = 0.5}",
+             &o));
     CHECK_INT(4, o.channels);
     CHECK_INT(3, o.kernel.v[1]);
     CHECK_INT(1, o.stride.n);
@@ -113,7 +116,8 @@ static void given(void)
     CHECK_INT(-2, o.axes.v[1]);
     CHECK_INT(1, o.betas.n);
     td_options_clear(&schema, &o);
-    CHECK(fill(&schema, "{4, nil, nil, momentum = 'none', mode = 'none'}", &o)); /* none: no momentum, but a word of mode */
+    CHECK(fill(&schema, "{4, nil, nil, momentum = 'none', mode = 'none'}",
+               &o)); /* none: no momentum, but a word of mode */
     CHECK(!o.has_momentum);
     CHECK_INT(2, o.mode);
     td_options_clear(&schema, &o);
@@ -131,18 +135,24 @@ static void sentences(void)
     refused("{1, momentum = 1}", "Conv2d: momentum: expected a number >= 0 and < 1 or none, got 1");
     refused("{1, bias = 1}", "Conv2d: bias: expected true or false, got 1");
     refused("{1, mode = 'mirror'}", "Conv2d: mode: expected \"zeros\", \"reflect\" or \"none\", got \"mirror\"");
-    refused("{1, dtype = 'f8'}", "Conv2d: dtype: expected a dtype (f32, f64, f16, bf16, i64, i32, u8, bool), got \"f8\"");
+    refused("{1, dtype = 'f8'}",
+            "Conv2d: dtype: expected a dtype (f32, f64, f16, bf16, i64, i32, u8, bool), got \"f8\"");
     refused("{1, axis = 0}", "Conv2d: axis: expected an axis (they count from 1, negative ones from the end), got 0");
     refused("{1, index = 0}", "Conv2d: index: expected an index (they count from 1) or none, got 0");
-    refused("{1, axes = {1, 0}}", "Conv2d: axes: expected an axis or a list of axes (they count from 1, negative ones from the end), got {1, 0}");
-    refused("{1, stride = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}}", "Conv2d: stride: expected a list of at most 16, got 17 values");
+    refused(
+        "{1, axes = {1, 0}}",
+        "Conv2d: axes: expected an axis or a list of axes (they count from 1, negative ones from the end), got {1, 0}");
+    refused("{1, stride = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}}",
+            "Conv2d: stride: expected a list of at most 16, got 17 values");
     refused("{1, name = 5}", "Conv2d: name: expected a string, got 5");
     refused("{1, channels = 2}", "Conv2d: channels is given twice");
     options o;
     CHECK(!fill(&schema, "", &o));
     CHECK(strstr(taken(), "Conv2d: channels is missing (how many channels): Conv2d(channels, kernel = 3, ") != NULL);
     CHECK(!fill(&schema, "{1, strid = 2}", &o));
-    CHECK(strstr(taken(), "Conv2d: there is no option \"strid\" (did you mean stride?); its options are channels, kernel, ") != NULL);
+    CHECK(strstr(taken(),
+                 "Conv2d: there is no option \"strid\" (did you mean stride?); its options are channels, kernel, ") !=
+          NULL);
     CHECK(!fill(&schema, "{1, completely_else = 2}", &o));
     CHECK(strstr(taken(), "\"completely_else\"; its options") != NULL);
     CHECK(!fill(&view_schema, "{{1}, 'f32', 3}", &o));
@@ -227,7 +237,8 @@ static void bad_schemas(void)
 {
     /* each is a schema of its own: they are known by their address, for ever */
     static td_opt small[] = {{"k", TD_O_INT, 0, 4, 0, "1", NULL, ""}};
-    schema_refused(small, 1, 8, "layer \"Bad\": option k: size: its type needs a field of 8 bytes, the struct has one of 4");
+    schema_refused(small, 1, 8,
+                   "layer \"Bad\": option k: size: its type needs a field of 8 bytes, the struct has one of 4");
     static td_opt outside[] = {{"k", TD_O_INT, 8, 8, 0, "1", NULL, ""}};
     schema_refused(outside, 1, 8, "layer \"Bad\": option k: off: 8 is no place for it in a struct of 8 bytes");
     static td_opt far_has[] = {{"k", TD_O_INT, 0, 8, 99, "none", NULL, ""}};
@@ -241,7 +252,8 @@ static void bad_schemas(void)
     static td_opt words[] = {{"k", TD_O_ENUM, 0, 4, 0, "a", NULL, ""}};
     schema_refused(words, 1, 8, "layer \"Bad\": option k: allowed: expected words as in 'mean|sum', got ''");
     static td_opt bounds[] = {{"k", TD_O_INT, 0, 8, 0, "1", "at least 1", ""}};
-    schema_refused(bounds, 1, 8, "layer \"Bad\": option k: allowed: expected bounds as in '>= 0, < 1', got 'at least 1'");
+    schema_refused(bounds, 1, 8,
+                   "layer \"Bad\": option k: allowed: expected bounds as in '>= 0, < 1', got 'at least 1'");
     static td_opt low[] = {{"k", TD_O_INT, 0, 8, 0, "0", ">= 1", ""}};
     schema_refused(low, 1, 8, "layer \"Bad\": default: k: expected an integer >= 1, got 0");
     static td_opt text[] = {{"k", TD_O_INTS, 0, sizeof(td_ints), 0, "{1,", NULL, ""}};
@@ -284,7 +296,8 @@ static void literals(void)
     CHECK(type_of("nil", &v) == TD_VAL_NIL);
     CHECK(type_of("infinite", &v) == TD_VAL_STR);
     CHECK(type_of("{1, {2, 'x'}, }", &v) == TD_VAL_LIST && v.as.list.n == 2 && v.as.list.v[1].as.list.n == 2);
-    static const char *const wrong[] = {"", "{", "{1", "{1 2}", "1 2", "'a", "'a\\n'", "{{{{{{1}}}}}}", "-", "1x", "0x10p", "{a = 1}", "=", "1..2", "@"};
+    static const char *const wrong[] = {"",  "{",  "{1",    "{1 2}",   "1 2", "'a",   "'a\\n'", "{{{{{{1}}}}}}",
+                                        "-", "1x", "0x10p", "{a = 1}", "=",   "1..2", "@"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         if (!CHECK(type_of(wrong[i], &v) == (td_vtype)-1)) printf("        %s\n", wrong[i]);
     char deep[4096];
@@ -307,7 +320,8 @@ static void speed(void)
     clock_gettime(CLOCK_MONOTONIC, &a);
     for (int i = 0; i < N; i++) td_options_fill(&view_schema, "view", &args, &v);
     clock_gettime(CLOCK_MONOTONIC, &b);
-    printf("    td_options_fill: %.0f ns\n", ((double)(b.tv_sec - a.tv_sec) * 1e9 + (double)(b.tv_nsec - a.tv_nsec)) / N);
+    printf("    td_options_fill: %.0f ns\n",
+           ((double)(b.tv_sec - a.tv_sec) * 1e9 + (double)(b.tv_nsec - a.tv_nsec)) / N);
 }
 
 int main(void)

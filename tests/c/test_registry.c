@@ -32,7 +32,8 @@ static void load_refused(const char *name, const char *text)
     char first[1024];
     CHECK(!load(name));
     snprintf(first, sizeof first, "%s", taken());
-    if (!CHECK(strstr(first, text) != NULL) || !CHECK(strstr(first, name) != NULL)) printf("        %s: %s\n", name, first);
+    if (!CHECK(strstr(first, text) != NULL) || !CHECK(strstr(first, name) != NULL))
+        printf("        %s: %s\n", name, first);
     CHECK(!load(name));
     CHECK_STR(first, taken());
 }
@@ -72,17 +73,21 @@ static td_tensor *identity(td_module *self, td_tensor *x)
 }
 
 #pragma GCC diagnostic ignored "-Woverride-init" /* a table is right but for what is named */
-#define OP(...) &(td_op){.size = sizeof(td_op), .name = "t.op", .in = "x", .out = "y", __VA_ARGS__}
+#define OP(...) \
+    &(td_op) { .size = sizeof(td_op), .name = "t.op", .in = "x", .out = "y", __VA_ARGS__ }
 static void bad_ops(void)
 {
     add_refused(TD_ADD_OP, NULL, "td_op: there is no table (NULL)");
     add_refused((td_kind)99, NULL, "add: 99 is no kind of table");
-    add_refused(TD_ADD_OP, &(td_op){.size = 5}, "td_op: size: 5 is not the size of such a table (136); .size = sizeof(td_op) is meant");
-    add_refused(TD_ADD_OP, &(td_op){.size = sizeof(td_op)}, "op: name: expected letters, digits and _, at most 63, got \"\"");
+    add_refused(TD_ADD_OP, &(td_op){.size = 5},
+                "td_op: size: 5 is not the size of such a table (136); .size = sizeof(td_op) is meant");
+    add_refused(TD_ADD_OP, &(td_op){.size = sizeof(td_op)},
+                "op: name: expected letters, digits and _, at most 63, got \"\"");
     add_refused(TD_ADD_OP, OP(.name = "a b"), "op: name: expected letters, digits and _, at most 63, got \"a b\"");
     add_refused(TD_ADD_OP, OP(.name = "a..b"), "op: name: expected letters, digits and _, at most 63, got \"a..b\"");
     add_refused(TD_ADD_OP, OP(.flags = 0), "op \"t.op\": decompose: needed, for the op is no primitive (TD_OP_PRIM)");
-    add_refused(TD_ADD_OP, OP(.flags = TD_OP_PRIM, .decompose = parts), "op \"t.op\": decompose: a primitive (TD_OP_PRIM) has none");
+    add_refused(TD_ADD_OP, OP(.flags = TD_OP_PRIM, .decompose = parts),
+                "op \"t.op\": decompose: a primitive (TD_OP_PRIM) has none");
     add_refused(TD_ADD_OP, OP(.flags = 1u << 30), "op \"t.op\": flags: 0x40000000 has bits that mean nothing");
     add_refused(TD_ADD_OP, OP(.flags = TD_OP_VIEW), "op \"t.op\": view: TD_OP_VIEW needs it");
     add_refused(TD_ADD_OP, OP(.view = no_view, .decompose = parts), "op \"t.op\": view: is set without TD_OP_VIEW");
@@ -95,33 +100,49 @@ static void bad_ops(void)
     add_refused(TD_ADD_OP, OP(.out = ""), "op \"t.op\": out: an op without outputs must write an input (mark &)");
     add_refused(TD_ADD_OP, OP(.in = "a b c d e f g h i j k l m n o p q"),
                 "op \"t.op\": signature \"a b c d e f g h i j k l m n o p q\": at most 16 names");
-    add_refused(TD_ADD_OP, OP(.save_in = 2, .decompose = parts), "op \"t.op\": save_in: a bit beyond the 1 names of \"x\"");
+    add_refused(TD_ADD_OP, OP(.save_in = 2, .decompose = parts),
+                "op \"t.op\": save_in: a bit beyond the 1 names of \"x\"");
     add_refused(TD_ADD_OP, OP(.flags = TD_OP_PRIM, .backward = no_backward),
                 "op \"t.op\": flags: a backward without decompose must be BWD_DIFF or ONCE_DIFF");
     add_refused(TD_ADD_OP, OP(.decompose = parts, .backward = no_backward),
-                "op \"t.op\": save_in: must cover all inputs, for decompose of them gives the second derivative (or set BWD_DIFF or ONCE_DIFF)");
+                "op \"t.op\": save_in: must cover all inputs, for decompose of them gives the second derivative (or "
+                "set BWD_DIFF or ONCE_DIFF)");
     add_refused(TD_ADD_OP, OP(.name = "relu", .decompose = parts), "op \"relu\": there is one already, from libtide");
     CHECK(td_op_find("t.op", NULL) == NULL);
     CHECK_STR("", taken());
 }
 
-#define KERNEL(...) &(td_kernel){.size = sizeof(td_kernel), .op = "t.op", .device = "cpu", .dtypes = 1, .run = run_nothing, __VA_ARGS__}
-#define LAYER(...) &(td_layer){.size = sizeof(td_layer), .name = "T", .forward1 = identity, __VA_ARGS__}
+#define KERNEL(...)                                                                                            \
+    &(td_kernel)                                                                                               \
+    {                                                                                                          \
+        .size = sizeof(td_kernel), .op = "t.op", .device = "cpu", .dtypes = 1, .run = run_nothing, __VA_ARGS__ \
+    }
+#define LAYER(...) \
+    &(td_layer) { .size = sizeof(td_layer), .name = "T", .forward1 = identity, __VA_ARGS__ }
 static void bad_others(void)
 {
     add_refused(TD_ADD_KERNEL, KERNEL(.run = NULL), "kernel \"t.op@cpu\": run: needed");
-    add_refused(TD_ADD_KERNEL, KERNEL(.dtypes = 0), "kernel \"t.op@cpu\": dtypes: expected TD_BIT of one dtype or more, got 0x0");
-    add_refused(TD_ADD_KERNEL, KERNEL(.dtypes = 1u << 20), "kernel \"t.op@cpu\": dtypes: expected TD_BIT of one dtype or more, got 0x100000");
-    add_refused(TD_ADD_KERNEL, KERNEL(.flags = TD_K_LAYOUT), "kernel \"t.op@cpu\": layouts: TD_K_LAYOUT needs their names");
-    add_refused(TD_ADD_KERNEL, KERNEL(.device = NULL), "kernel: device: expected letters, digits and _, at most 63, got \"\"");
-    add_refused(TD_ADD_LAYER, LAYER(.forward1 = NULL), "layer \"T\": forward1 and forward: exactly one of them must be set");
-    add_refused(TD_ADD_LAYER, LAYER(.in = "x y"), "layer \"T\": forward1: is for one input and one output, the signature is \"x y -> y\"");
+    add_refused(TD_ADD_KERNEL, KERNEL(.dtypes = 0),
+                "kernel \"t.op@cpu\": dtypes: expected TD_BIT of one dtype or more, got 0x0");
+    add_refused(TD_ADD_KERNEL, KERNEL(.dtypes = 1u << 20),
+                "kernel \"t.op@cpu\": dtypes: expected TD_BIT of one dtype or more, got 0x100000");
+    add_refused(TD_ADD_KERNEL, KERNEL(.flags = TD_K_LAYOUT),
+                "kernel \"t.op@cpu\": layouts: TD_K_LAYOUT needs their names");
+    add_refused(TD_ADD_KERNEL, KERNEL(.device = NULL),
+                "kernel: device: expected letters, digits and _, at most 63, got \"\"");
+    add_refused(TD_ADD_LAYER, LAYER(.forward1 = NULL),
+                "layer \"T\": forward1 and forward: exactly one of them must be set");
+    add_refused(TD_ADD_LAYER, LAYER(.in = "x y"),
+                "layer \"T\": forward1: is for one input and one output, the signature is \"x y -> y\"");
     add_refused(TD_ADD_LAYER, LAYER(.kind = 9), "layer: kind: expected TD_LAYER or TD_LOSS, got 9");
-    add_refused(TD_ADD_LAYER, LAYER(.kind = TD_LOSS), "loss \"T\": opts: a loss has the option reduction of \"none|mean|sum\" (TD_LOSS_OPTS)");
-    add_refused(TD_ADD_LAYER, LAYER(.out = "y*"), "layer \"T\": out: \"y*\": a layer's outputs may have the marks ? # ~");
+    add_refused(TD_ADD_LAYER, LAYER(.kind = TD_LOSS),
+                "loss \"T\": opts: a loss has the option reduction of \"none|mean|sum\" (TD_LOSS_OPTS)");
+    add_refused(TD_ADD_LAYER, LAYER(.out = "y*"),
+                "layer \"T\": out: \"y*\": a layer's outputs may have the marks ? # ~");
     add_refused(TD_ADD_OPTIM, &(td_optim){.size = sizeof(td_optim), .name = "T"}, "optimizer \"T\": step: needed");
     add_refused(TD_ADD_BACKEND, &(td_backend){.size = sizeof(td_backend), .name = "t"}, "backend \"t\": score: needed");
-    add_refused(TD_ADD_LAYOUT, &(td_layout){.size = sizeof(td_layout), .name = "l", .device = "cpu"}, "layout \"l\": bytes: needed");
+    add_refused(TD_ADD_LAYOUT, &(td_layout){.size = sizeof(td_layout), .name = "l", .device = "cpu"},
+                "layout \"l\": bytes: needed");
     CHECK(td_layer_find("T") == NULL);
 }
 
@@ -132,8 +153,10 @@ static bool add_one(const td_kargs *a)
     for (int64_t i = 0; i < td_view_numel(a->out[0]); i++) toy_set(a->out[0], i, toy_get(a->in[0], i) + 1);
     return true;
 }
-static const td_kernel plain_kernel = {.size = sizeof(td_kernel), .op = "test.overlaid", .device = "cpu", .dtypes = TD_BITS_FLOAT, .run = add_one};
-static const td_op overlaid = {.size = sizeof(td_op), .name = "test.overlaid", .in = "x", .out = "y", .flags = TD_OP_PRIM};
+static const td_kernel plain_kernel = {
+    .size = sizeof(td_kernel), .op = "test.overlaid", .device = "cpu", .dtypes = TD_BITS_FLOAT, .run = add_one};
+static const td_op overlaid = {
+    .size = sizeof(td_op), .name = "test.overlaid", .in = "x", .out = "y", .flags = TD_OP_PRIM};
 
 static td_tensor *call1(const char *name, td_tensor *x)
 {
@@ -163,7 +186,9 @@ static void kernels_wait_and_overlay(void)
     float twof = 2;
     td_tensor *t = call1("test.overlaid", td_from_data(TD_F32, td_dims(1), &twof));
     CHECK(t && td_tensor_read(t, &y));
-    CHECK_NEAR(102, y, 0); /* plugins/overlay.so was found and loaded when the op first ran; broken_overlay.so was not in its way */
+    CHECK_NEAR(
+        102, y,
+        0); /* plugins/overlay.so was found and loaded when the op first ran; broken_overlay.so was not in its way */
     CHECK_STR("", taken());
     CHECK(td_has_kernel(id, "cpu", TD_F64));
     CHECK(!td_has_kernel(id, "cpu", TD_I64));
@@ -198,18 +223,22 @@ static void hostile_plugins(void)
     load_refused("unresolved", "hostile_symbol_of_nobody");
     load_refused("half_way", "the licence server does not answer");
     CHECK(td_layer_find("HalfWay") == NULL);
-    CHECK(strstr(taken(), "the licence server does not answer") != NULL); /* the name is announced, so the reason is told */
+    CHECK(strstr(taken(), "the licence server does not answer") !=
+          NULL); /* the name is announced, so the reason is told */
     CHECK(td_op_find("half.way", NULL) == NULL);
     taken();
     load_refused("half_silent", "its reg() failed without saying why");
     load_refused("reg_pending", "layer \"RegPendingToo\": forward1 and forward: exactly one of them must be set");
     load_refused("duplicate", "op \"relu\": there is one already, from libtide");
-    load_refused("unannounced", "it registers layer:Unannounced, which its metadata does not announce (provides=layer:Announced)");
+    load_refused("unannounced",
+                 "it registers layer:Unannounced, which its metadata does not announce (provides=layer:Announced)");
     load_refused("unregistered", "it announces layer:Unregistered, but does not register it");
     load_refused("larger_table", "the plugin was built with newer headers");
-    load_refused("bad_schema", "layer \"BadSchema\": option kernel: size: its type needs a field of 8 bytes, the struct has one of 4");
-    static const char *const gone[] = {"WrongMagic", "LyingAbi", "HalfSilent", "RegPending", "Duplicate", "Announced", "Unannounced",
-                                       "Registered", "LargerTable", "BadSchema"};
+    load_refused(
+        "bad_schema",
+        "layer \"BadSchema\": option kernel: size: its type needs a field of 8 bytes, the struct has one of 4");
+    static const char *const gone[] = {"WrongMagic", "LyingAbi",    "HalfSilent", "RegPending",  "Duplicate",
+                                       "Announced",  "Unannounced", "Registered", "LargerTable", "BadSchema"};
     for (size_t i = 0; i < sizeof gone / sizeof *gone; i++) {
         CHECK(td_layer_find(gone[i]) == NULL);
         taken();
@@ -291,15 +320,18 @@ typedef struct {
 
 static void count_plugin(void *arg, const td_plugin_info *i)
 {
-    static const char *const name[] = {"text.so", "empty.so", "cut.so", "head.so", "bits32.so", "arm.so", "/open", "notes.txt"};
+    static const char *const name[] = {"text.so",   "empty.so", "cut.so", "head.so",
+                                       "bits32.so", "arm.so",   "/open",  "notes.txt"};
     census *c = arg;
     c->seen++;
     c->loaded += !strcmp(i->state, "loaded");
     c->refused += !strcmp(i->state, "refused");
-    if ((i->why != NULL) != !strcmp(i->state, "refused") || !i->name || !i->version || !i->licence || !i->provides) c->seen += 1000;
+    if ((i->why != NULL) != !strcmp(i->state, "refused") || !i->name || !i->version || !i->licence || !i->provides)
+        c->seen += 1000;
     for (int k = 0; k < 8; k++) {
         size_t a = strlen(i->path), b = strlen(name[k]);
-        if (a >= b && !strcmp(i->path + a - b, name[k])) snprintf(c->why[k], sizeof c->why[k], "%s", i->why ? i->why : i->state);
+        if (a >= b && !strcmp(i->path + a - b, name[k]))
+            snprintf(c->why[k], sizeof c->why[k], "%s", i->why ? i->why : i->state);
     }
 }
 
@@ -455,19 +487,27 @@ static void scale_drop(td_module *self)
     dropped++;
     free(*td_user(self));
 }
-static const td_layer scale = {.size = sizeof scale, .kind = TD_LAYER, .name = "TestScale", .opts = TD_OPTS(scale_options, scale_rows), .in = "x shift?",
-                               .init = scale_init, .forward = scale_forward, .drop = scale_drop};
+static const td_layer scale = {.size = sizeof scale,
+                               .kind = TD_LAYER,
+                               .name = "TestScale",
+                               .opts = TD_OPTS(scale_options, scale_rows),
+                               .in = "x shift?",
+                               .init = scale_init,
+                               .forward = scale_forward,
+                               .drop = scale_drop};
 
 static bool pair_init(td_module *self, const void *opts)
 {
     (void)opts;
-    return td_new_child(self, "first", "TestScale", "{2}") && td_new_child(self, "second", "TestScale", "{2, bias = false}") != NULL;
+    return td_new_child(self, "first", "TestScale", "{2}") &&
+           td_new_child(self, "second", "TestScale", "{2, bias = false}") != NULL;
 }
 static td_tensor *pair_forward(td_module *self, td_tensor *x)
 {
     return td_run_child(self, "second", td_run_child(self, "first", x));
 }
-static const td_layer two = {.size = sizeof two, .kind = TD_LAYER, .name = "TestPair", .init = pair_init, .forward1 = pair_forward};
+static const td_layer two = {
+    .size = sizeof two, .kind = TD_LAYER, .name = "TestPair", .init = pair_init, .forward1 = pair_forward};
 
 static void good_module(void)
 {
@@ -509,7 +549,8 @@ static void good_module(void)
     m = td_module_new(&scale, NULL); /* the program's own table is not the registry's copy */
     CHECK(m == NULL);
     CHECK_STR("layer \"TestScale\": is not the table that td_layer_find gives", taken());
-    m = td_module_new(td_layer_find("TestScale"), &(td_args){(td_value[]){{.type = TD_VAL_INT, .as.i = 2}}, 1, NULL, 0});
+    m = td_module_new(td_layer_find("TestScale"),
+                      &(td_args){(td_value[]){{.type = TD_VAL_INT, .as.i = 2}}, 1, NULL, 0});
     CHECK(m && td_module_forward(m, in, 2, &y, &n) && td_tensor_read(y, got)); /* with the optional input */
     CHECK_NEAR(9, got[0], 0);
     td_module_release(td_module_keep(m));

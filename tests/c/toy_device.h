@@ -1,5 +1,5 @@
-/* toy_device.h - a device for tests: host memory with a limit, that counts and can be told to fail. It is in no registry; a test
- * makes it the default device of its context. */
+/* toy_device.h - a device for tests: host memory with a limit, that counts and can be told to fail. It is in no
+ * registry; a test makes it the default device of its context. */
 #ifndef TIDE_TOY_DEVICE_H
 #define TIDE_TOY_DEVICE_H
 #include "device.h"
@@ -8,8 +8,8 @@
 typedef struct {
     size_t limit, in_use; /* bytes                                           */
     unsigned allocs, frees, syncs;
-    bool speaks;          /* says td_fail when its memory is out             */
-    bool faulty;          /* the next alloc ends in a device error           */
+    bool speaks; /* says td_fail when its memory is out             */
+    bool faulty; /* the next alloc ends in a device error           */
 } toy_state;
 
 static toy_state toy;
@@ -57,7 +57,11 @@ static inline td_device *toy_open(size_t limit, uint64_t mem_total, bool unified
 {
     td_device *d = calloc(1, sizeof *d);
     toy = (toy_state){.limit = limit};
-    toy_backend.t = (td_backend){.size = sizeof(td_backend), .name = "toy", .alloc = toy_alloc, .free = toy_free, .copy = toy_copy,
+    toy_backend.t = (td_backend){.size = sizeof(td_backend),
+                                 .name = "toy",
+                                 .alloc = toy_alloc,
+                                 .free = toy_free,
+                                 .copy = toy_copy,
                                  .stream_sync = toy_sync};
     if (!d || !(d->pool = tdi_pool_new())) abort();
     d->be = &toy_backend;
@@ -72,6 +76,7 @@ static inline td_device *toy_open(size_t limit, uint64_t mem_total, bool unified
 static inline void toy_close(td_device *d)
 {
     tdi_ctx()->device = NULL;
+    tdi_empty_cache(d);
     free(d->pool);
     free(d);
 }

@@ -56,7 +56,8 @@ static size_t place(const uint8_t *b, size_t n)
 
 static void damage(uint8_t *b, size_t n)
 {
-    static const uint64_t nasty[] = {0, 1, 0x7f, 0xff, 0xffff, 0x7fffffff, 0xffffffff, INT64_MAX, UINT64_MAX, UINT64_MAX - 63};
+    static const uint64_t nasty[] = {0,          1,          0x7f,      0xff,       0xffff,
+                                     0x7fffffff, 0xffffffff, INT64_MAX, UINT64_MAX, UINT64_MAX - 63};
     size_t at = place(b, n);
     uint64_t w = next() % 3 ? nasty[next() % (sizeof nasty / sizeof *nasty)] : next();
     size_t bytes = (size_t)1 << next() % 4;

@@ -15,7 +15,7 @@ describe("an error", function()
   it("inside nested modules names the path", function()
     local net = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(5, 2)))
     local line = debug.getinfo(1, "l").currentline + 1
-    local message = fails_with(function() return net(tide.ones(1, 4)) end, "in Sequential[2]", "[3] Linear")
+    local message = fails_with(function() local _ = net(tide.ones(1, 4)) end, "in Sequential[2]", "[3] Linear")
     assert.truthy(message:find(("errors_spec.lua:%d:"):format(line), 1, true), message)
   end)
 
@@ -34,7 +34,7 @@ describe("bad input:", function()
   local cases = {
     ["shapes that do not match"] = {function() return x:matmul(tide.ones(2, 3)) end, "matmul", "(2, 3)"},
     ["an axis outside"] = {function() return x:sum(3) end, "sum", "3"},
-    ["axis 0"] = {function() return x:sum(0) end, "sum", "counts from 1"},
+    ["axis 0"] = {function() return x:sum(0) end, "sum", "count from 1"},
     ["an index outside"] = {function() return x[4] end, "4", "2"},
     ["index 0"] = {function() return x[0] end, "0"},
     ["an index tensor outside"] = {function() return x:index_select(tide.tensor({4}, {dtype = "i64"}), 2) end, "4", "1..3"},
@@ -42,7 +42,7 @@ describe("bad input:", function()
     ["a class label outside"] = {function()
       return nn.CrossEntropyLoss()(x, tide.tensor({1, 4}, {dtype = "i64"}))
     end, "4", "1..3"},
-    ["labels that are no integers"] = {function() return nn.CrossEntropyLoss()(x, tide.ones(2)) end, "i64"},
+    ["labels that are no integers"] = {function() return nn.CrossEntropyLoss()(x, tide.ones(2)) end, "integers"},
     ["an unknown dtype"] = {function() return x:to "f33" end, "f33"},
     ["an unknown device"] = {function() return x:to "tpu" end, "tpu"},
     ["an unknown layer"] = {function() return nn.Liner(2, 3) end, "Liner", "Linear"},
@@ -73,7 +73,7 @@ describe("bad input:", function()
   it("a cyclic module is one error", function()
     local a, b = nn.Sequential(), nn.Sequential()
     a:append(b); b:append(a)
-    fails_with(function() return a:parameters() end, "cycl")
+    fails_with(function() return a:parameters() end, "cannot hold itself")
   end)
 
   it("nothing leaks and the next call works", function()

@@ -62,7 +62,7 @@ describe("optimizers follow PyTorch:", function()
         local p, target = tensor(case.start):to(dtype):requires_grad_(), tensor(case.target):to(dtype)
         local optimizer = tide.optim[case.optim]({p}, case.options)
         for step, want in ipairs(case.points) do
-          optimizer:zero_grad()
+          optimizer:zero_grad();
           ((p - target) ^ 2):sum():backward()
           optimizer:step()
           assert(tensor(want):allclose(p:detach():to "f64", {rtol = dtype == "f64" and 1e-9 or 1e-5, atol = 1e-6}),

@@ -187,7 +187,7 @@ module("CrossEntropyLoss", {}, [R(2, 4, 3), one(0, 1, 2, 3, 0, 1).reshape(2, 3)]
 module("NLLLoss", {"weight": W}, [logits.log_softmax(1), classes], lambda x, t: F.nll_loss(x, t - 1, torch.tensor(W)))
 module("BCELoss", {}, [U(5) * 0.8 + 0.1, U(5)], lambda x, t: F.binary_cross_entropy(x, t.detach()))
 module("GELU", {}, [x23], F.gelu)
-module("Softmax", {"axis": 2}, [x23], lambda x: x.softmax(1))
+module("Softmax", {"dim": 2}, [x23], lambda x: x.softmax(1))
 
 trajectories = []
 

@@ -30,7 +30,9 @@ typedef struct td_optim {
     const char *state; /* "m v vmax?amsgrad": made (zeros like p), saved and moved by the core; "mu." = 0-dim f64;
                           "buf?momentum": only where that option is not zero, false or none              */
     bool (*step)(td_module *self, td_tensor *p, td_tensor *g, td_tensor *const *state);
-    const char *fused; /* op and signature "adam_step p*& g* m*& v*& step. lr."; step() is its reference */
+    const char *fused; /* op and signature "adam_step p*& g* m*& v*& step. lr."; step() is its reference. The op's
+                          attributes are the options of the same name; betaK is element K of an option betas;
+                          a word name=value in this text gives a constant                             */
 } td_optim;
 
 #ifdef __cplusplus

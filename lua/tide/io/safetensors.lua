@@ -7,7 +7,7 @@ local util = require "tide.util"
 local M = {}
 
 local MAX_HEADER = 100 * 1000 * 1000                     -- the format's own limit
-local MAX_AXES = 8
+local MAX_AXES, MAX_DEPTH = 8, 32
 local SIZE = {F64 = 8, F32 = 4, F16 = 2, BF16 = 2, I64 = 8, I32 = 4, U8 = 1, BOOL = 1}
 local DTYPE = {F64 = "f64", F32 = "f32", F16 = "f16", BF16 = "bf16", I64 = "i64", I32 = "i32", U8 = "u8", BOOL = "bool"}
 local NAME = {}
@@ -16,12 +16,8 @@ for name, dtype in pairs(DTYPE) do NAME[dtype] = name end
 -- ---- saving ----
 
 --- The tensors of a module, or of a table of tensors by name (modules among them give theirs under "name.").
-local function collect(x, prefix, into)
-  local Module = require "tide.nn.module"
-  if Module.is_module(x) then
-    for name, t in pairs(x:state_dict()) do into[prefix .. name] = t end
-    return into
-  end
+local function collect(x, prefix, into, depth)
+  if depth > MAX_DEPTH then util.fail("save: tables within tables, more than %d deep", MAX_DEPTH) end
   if type(x) == "table" and x.state_dict then
     for name, t in pairs(x:state_dict()) do into[prefix .. name] = t end
     return into
@@ -31,7 +27,7 @@ local function collect(x, prefix, into)
     if core.is_tensor(v) then
       into[full] = v
     elseif type(v) == "table" then
-      collect(v, full .. ".", into)
+      collect(v, full .. ".", into, depth + 1)
     else
       util.fail("save: '%s': expected a Tensor, a module or a table of them, got %s", full, util.describe(v))
     end
@@ -98,7 +94,7 @@ function M.save(x, path, opts)
   if core.is_tensor(x) then x = {tensor = x} end
   util.expect(type(x) == "table", "save", "what", "a module or a table of tensors by name", x)
   local o = util.named("save", opts, {metadata = false})
-  local tensors = collect(x, "", {})
+  local tensors = collect(x, "", {}, 1)
   local names = ordered(tensors)
   local header = header_of(tensors, names, o.metadata or nil)
   local beside = ("%s.%08x.tmp"):format(path, math.random(0, 0xffffffff))
@@ -125,8 +121,12 @@ local function whole(x) return math.type(x) == "integer" and x >= 0 end
 --- The number of bytes that dtype and shape need; nil, message where they are no dtype and no shape.
 local function bytes_of(entry)
   local size = type(entry.dtype) == "string" and SIZE[entry.dtype]
-  if not size then return nil, ("dtype %s is not one of F64, F32, F16, BF16, I64, I32, U8, BOOL"):format(tostring(entry.dtype)) end
-  if type(entry.shape) ~= "table" or #entry.shape > MAX_AXES then return nil, ("expected a shape of at most %d axes"):format(MAX_AXES) end
+  if not size then
+    return nil, ("dtype %s is not one of F64, F32, F16, BF16, I64, I32, U8, BOOL"):format(tostring(entry.dtype))
+  end
+  if type(entry.shape) ~= "table" or #entry.shape > MAX_AXES then
+    return nil, ("expected a shape of at most %d axes"):format(MAX_AXES)
+  end
   local bytes = size
   for k in pairs(entry.shape) do if math.type(k) ~= "integer" then return nil, "expected a list as shape" end end
   for _, n in ipairs(entry.shape) do
@@ -147,7 +147,9 @@ local function wrong_entry(entry, room)
   if not bytes then return message end
   local at = entry.data_offsets
   if type(at) ~= "table" or #at ~= 2 or not whole(at[1]) or not whole(at[2]) then return "expected two offsets" end
-  if at[1] > at[2] or at[2] > room then return ("its place, %d to %d, is not inside the file's %d bytes of data"):format(at[1], at[2], room) end
+  if at[1] > at[2] or at[2] > room then
+    return ("its place, %d to %d, is not inside the file's %d bytes of data"):format(at[1], at[2], room)
+  end
   if at[2] - at[1] ~= bytes then return ("it has %d bytes where its shape needs %d"):format(at[2] - at[1], bytes) end
 end
 
@@ -166,7 +168,9 @@ local function check_places(path, entries, room)
     end
     at = e.entry.data_offsets[2]
   end
-  if at ~= room then util.fail("load: %s: its tensors have %d bytes, the file has %d: it is cut off or damaged", path, at, room) end
+  if at ~= room then
+    util.fail("load: %s: its tensors have %d bytes, the file has %d: it is cut off or damaged", path, at, room)
+  end
 end
 
 --- The header as a table, and where the data begins and how long it is.

@@ -41,16 +41,10 @@ local function list_of(who, params)
   return params
 end
 
---- Options in the names of the schema: betas = {b1, b2} stands for beta1 and beta2.
+--- The options of a group: all but its parameters.
 local function options_of(given)
   local o = {}
-  for k, v in pairs(given) do
-    if k == "betas" and type(v) == "table" then
-      o.beta1, o.beta2 = v[1], v[2]
-    elseif k ~= "params" then
-      o[k] = v
-    end
-  end
+  for k, v in pairs(given) do if k ~= "params" then o[k] = v end end
   return o
 end
 
@@ -58,6 +52,9 @@ end
 local function check_combination(who, o)
   if who == "SGD" and o.nesterov and ((o.momentum or 0) == 0 or (o.dampening or 0) ~= 0) then
     util.fail "SGD: nesterov needs a momentum greater than 0 and no dampening"
+  end
+  if o.betas ~= nil then
+    util.expect(type(o.betas) == "table" and #o.betas == 2, who, "betas", "a list of two numbers", o.betas)
   end
 end
 
