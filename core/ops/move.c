@@ -8,6 +8,7 @@ static bool flip_infer(td_infer *q)
 {
     const td_flip_attr *a = q->attr;
     uint32_t mask;
+    if (a->axes.n && tdi_real_axis("flip", a->axes.v[0], q->in[0]) < 0) return false;
     return tdi_axes_mask("flip", a->axes, q->in[0], &mask);
 }
 

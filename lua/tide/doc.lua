@@ -24,7 +24,7 @@ M.files = {
   {module = "tide.metrics", as = {M = "metrics", Mean = "metrics.Mean", Accuracy = "metrics.Accuracy", TopK = "metrics.TopK",
                                   ConfusionMatrix = "metrics.ConfusionMatrix"}},
   {module = "tide.progress", as = {M = "progress", Bar = "progress.Bar"}},
-  {module = "tide.log", as = {M = "log", Writer = "log.Writer"}},
+  {module = "tide.logger", as = {M = "logger", Writer = "logger.Writer"}},
   {module = "tide.train", as = {M = "train"}},
   {module = "tide.plot", as = {M = "plot"}},
   {module = "tide.io.json", as = {M = "json"}},

@@ -101,7 +101,7 @@ function M.gradcheck(f, inputs, opts)
   local given, args, wanted, names = list_of("gradcheck", "inputs", inputs), {}, {}, {}
   for i, t in ipairs(given) do
     if floats[t.dtype] then
-      args[i] = t:detach():to "f64":clone():requires_grad_()
+      args[i] = t:detach():to "f64":contiguous():clone():requires_grad_()
       wanted[#wanted + 1], names[#names + 1] = args[i], "input " .. i
     else
       args[i] = t

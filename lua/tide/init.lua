@@ -9,7 +9,7 @@
 ---@field optim tide.optim
 ---@field data tide.data
 ---@field metrics tide.metrics
----@field log tide.log
+---@field logger tide.logger
 local core = require "tide.core"
 local util = require "tide.util"
 
@@ -23,7 +23,7 @@ for _, name in ipairs {
 
 local modules = {
   nn = "tide.nn", optim = "tide.optim", data = "tide.data", metrics = "tide.metrics", progress = "tide.progress",
-  log = "tide.log", train = "tide.train", plot = "tide.plot", json = "tide.io.json", check = "tide.check",
+  logger = "tide.logger", train = "tide.train", plot = "tide.plot", json = "tide.io.json", check = "tide.check",
 }
 
 --- Functions that live in a module of their own, loaded when they are first named.

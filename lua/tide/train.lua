@@ -45,7 +45,7 @@ end
 ---@param opts table    optimizer, criterion (required); epochs = 1, batch = 64, shuffle = true, device, validation: a dataset,
 ---                     metrics = {"accuracy"}, patience: epochs without an improvement of `watch` before it stops, watch: the
 ---                     name of a result ("accuracy", or "loss" where there are no metrics), checkpoint: a file for the best
----                     weights, log: a tide.log, clip: greatest gradient norm, scheduler: step() each epoch, progress = true,
+---                     weights, log: a tide.logger, clip: greatest gradient norm, scheduler: step() each epoch, progress = true,
 ---                     on_epoch(result): returns false to stop
 ---@return table[] history   a table of results for each epoch
 function M.fit(net, dataset, opts)

@@ -1,7 +1,7 @@
 /* conv_engine.h - convolution as a matrix product of which one factor, the windows of the source, is never written down
  * whole; included once per element type, with REAL, VEC, LANES and R(name) defined.
  *
- *     y[m][p] = bias[m] + sum_k w[m][k] s[p + off[k]]        k = (source channel, tap)   p a pixel, s scratch
+ *     y[m][p] = bias[m] + sum_k w[m][k] s[p + off[k]]        k = (tap, source channel)   p a pixel, s scratch
  *
  * A tile is NR pixels. Its windows are either read where they lie in scratch (`direct`: pixels of a strip are counted along
  * the padded rows, so those between two rows are wasted), or packed as a panel (K, NR) that holds only true pixels. The micro
@@ -112,7 +112,7 @@ static bool R(conv_job_make)(R(conv_job) *j, const conv_grid *g, int threads, co
     grid_finish(&j->g);
     g = &j->g;
     j->blocks = conv_ceil_div(g->co, MR);
-    if (!strips_choose(&j->s, g, sizeof(REAL), 16 * R(NR), threads > 1 ? 4 * threads : 1, op)) return false;
+    if (!strips_choose(&j->s, g, sizeof(REAL), 16 * R(NR), R(NR), threads > 1 ? 4 * threads : 1, op)) return false;
     j->split = conv_max(1, conv_min(j->blocks, threads / conv_max(j->s.n * g->groups, 1)));
     j->tasks = j->s.n * g->groups * j->split;
     j->packed = R(panels_win)(g, &j->s);
@@ -135,8 +135,8 @@ static void R(pack_weights)(REAL *to, const REAL *w, const conv_grid *g, int64_t
 {
     int64_t m0 = block * MR, mr = conv_min(MR, g->co - m0);
     w += group * g->wg + m0 * g->wm;
-    for (int64_t c = 0; c < g->ci; c++)
-        for (int64_t a = 0; a < g->r.taps; a++) {
+    for (int64_t a = 0; a < g->r.taps; a++)
+        for (int64_t c = 0; c < g->ci; c++) {
             const REAL *row = w + c * g->wc + (g->r.k0 + a * g->r.ks) * g->wr + g->c.k0;
             for (int64_t b = 0; b < g->c.taps; b++, to += mr)
                 for (int64_t m = 0; m < mr; m++) to[m] = row[m * g->wm + b * g->c.ks];
@@ -144,22 +144,22 @@ static void R(pack_weights)(REAL *to, const REAL *w, const conv_grid *g, int64_t
 }
 
 /** Copies the source rows of a strip into scratch. Borders left and right are zero from the start, and stay so. */
-static void R(fill_scratch)(REAL *scratch, const REAL *x, const conv_grid *g, const conv_strips *s, int64_t group, int64_t img,
-                            int64_t n_img, int64_t row, int64_t n_row)
+static void R(fill_scratch)(REAL *scratch, const REAL *x, const conv_grid *g, const conv_strips *s, const conv_strip *t,
+                            int64_t group)
 {
     const conv_axis *r = &g->r, *c = &g->c;
     int64_t plane = r->src * c->src;
     for (int64_t ch = 0; ch < g->ci; ch++)
         for (int64_t slot = 0; slot < r->slots * c->slots; slot++) {
-            int64_t base_r = row * r->step + r->low + axis_residue(r, slot / c->slots);
+            int64_t base_r = t->row * r->step + r->low + axis_residue(r, slot / c->slots);
             int64_t base_c = c->low + axis_residue(c, slot % c->slots);
             int64_t lo = base_c < 0 ? conv_ceil_to(-base_c, c->step) : 0;
             int64_t hi = conv_min(s->pitch, base_c < c->src ? conv_ceil_to(c->src - base_c, c->step) : 0);
             if (hi <= lo) continue;
-            for (int64_t i = 0; i < n_img; i++) {
-                const REAL *from = x + (((img + i) * g->groups + group) * g->ci + ch) * plane + base_c + lo * c->step;
-                REAL *to = scratch + ch * s->channel + slot * s->plane + i * s->srows * s->pitch + lo;
-                for (int64_t q = 0; q < n_row + r->reach; q++, to += s->pitch) {
+            for (int64_t i = 0; i < t->images; i++) {
+                const REAL *from = x + (((t->img + i) * g->groups + group) * g->ci + ch) * plane + base_c + lo * c->step;
+                REAL *to = scratch + ch * s->channel + slot * s->plane + i * s->pitch + lo;
+                for (int64_t q = 0; q < t->rows + r->reach; q++, to += s->line) {
                     int64_t at = base_r + q * r->step;
                     if (at < 0 || at >= r->src) {
                         if (s->per_image > 1) __builtin_memset(to, 0, (size_t)(hi - lo) * sizeof(REAL));
@@ -253,6 +253,7 @@ typedef struct {
     const REAL *src;     /* direct: scratch at the tile's first pixel                               */
     int64_t b0, b1;      /* blocks of channels                                                      */
     int64_t out_at;      /* whole: where in a result channel                                        */
+    int64_t k0, k1;      /* what of k meets the source at all                                       */
     int n_out, nv;
     bool whole;          /* the tile is one full run of the result: no detour over temp             */
 } R(conv_tile);
@@ -261,52 +262,55 @@ static void R(do_tile)(const R(conv_job) *j, const R(conv_work) *wk, const R(con
                        const int32_t *steps)
 {
     const conv_grid *g = &j->g;
-    int64_t plane = g->r.out * g->c.out, ldc = t->whole ? plane : R(NR), k0 = 0;
+    int64_t plane = g->r.out * g->c.out, ldc = t->whole ? plane : R(NR), k = t->k0;
     do {
-        int64_t kn = conv_min(j->kc, g->k - k0);
-        bool last = k0 + kn == g->k, keep = j->kc < g->k;
-        if (j->packed) R(pack_panel)(wk->panel, R(NR), wk->scratch, off + k0, kn, wk->part, wk->first, t->nv);
+        int64_t kn = conv_min(j->kc, t->k1 - k);
+        bool last = k + kn == t->k1, keep = j->kc < g->k;
+        if (j->packed) R(pack_panel)(wk->panel, R(NR), wk->scratch, off + k, kn, wk->part, wk->first, t->nv);
         for (int64_t b = t->b0; b < t->b1; b++) {
             int64_t m0 = b * MR, mr = conv_min(MR, g->co - m0);
             REAL *c = t->whole ? t->y + t->out_at + m0 * plane : wk->temp + (keep ? m0 * R(NR) : 0);
-            R(micros)[mr - 1][t->nv - 1](c, ldc, t->a + m0 * g->k + k0 * mr, j->packed ? wk->panel : t->src,
-                                         j->packed ? steps : off, kn, t->bias ? t->bias + m0 : NULL, k0 > 0);
+            R(micros)[mr - 1][t->nv - 1](c, ldc, t->a + m0 * g->k + k * mr, j->packed ? wk->panel : t->src,
+                                         j->packed ? steps : off + k, kn, t->bias ? t->bias + m0 : NULL, k > t->k0);
             if (last && !t->whole) R(store_tile)(t->y + m0 * plane, plane, c, mr, wk->out, t->n_out, g->c.os);
         }
-        k0 += kn;
-    } while (k0 < g->k);
+        k += kn;
+    } while (k < t->k1);
 }
 
-/** One strip of one group, blocks b0 .. b1 of its channels. */
+/** One strip of one group, blocks t->b0 .. t->b1 of its channels. */
 static void R(do_strip)(const R(conv_job) *j, R(conv_work) *wk, R(conv_tile) *t, REAL *y, const REAL *x, int64_t strip,
                         int64_t group, const int32_t *off, const int32_t *steps)
 {
     const conv_grid *g = &j->g;
     const conv_strips *s = &j->s;
-    int64_t img, n_img, row, n_row, plane = g->r.out * g->c.out, image_stride = g->groups * g->co * plane;
-    strip_at(s, g, strip, &img, &n_img, &row, &n_row);
-    if (g->k) R(fill_scratch)(wk->scratch, x, g, s, group, img, n_img, row, n_row);
-    t->y = y + img * image_stride + group * g->co * plane;
-    if (j->packed) {
-        int64_t px = n_img * n_row * g->c.pix;
-        for (int64_t p = 0; p < px; p += R(NR)) {
-            int64_t n = conv_min(R(NR), px - p);
-            strip_pieces(s, g, row, n_row, image_stride, p, n, wk->src, wk->out, &t->n_out);
+    conv_strip at = strip_at(s, g, strip);
+    int64_t row_px = at.images * g->c.pix, px = at.rows * row_px, a0, a1;
+    if (g->k) R(fill_scratch)(wk->scratch, x, g, s, &at, group);
+    t->y = y + at.img * at.image_stride + group * g->co * g->r.out * g->c.out;
+    for (int64_t p = 0; p >= 0;) { /* p: pixels; or, direct, elements of scratch */
+        int64_t n, i0, i1;
+        if (j->packed) {
+            n = conv_min(R(NR), px - p);
+            t->n_out = strip_pieces(s, g, &at, p, n, wk->src, wk->out);
             R(plan_columns)(wk->part, wk->first, wk->src, n);
-            t->nv = (int)conv_ceil_div(n, LANES);
-            t->whole = t->n_out == 1 && n % LANES == 0 && g->c.os == 1;
-            t->out_at = wk->out[0].at;
-            R(do_tile)(j, wk, t, off, steps);
+            i0 = p / row_px;
+            i1 = (p + n - 1) / row_px;
+            p = p + n < px ? p + n : -1;
+        } else {
+            i0 = p / s->line;
+            t->src = wk->scratch + p;
+            i1 = p;
+            t->n_out = strip_windows(s, g, &at, &p, R(NR), wk->out, &n);
+            i1 = (i1 + n - 1) / s->line;
         }
-    } else {
-        for (int64_t q = 0; q >= 0;) {
-            t->src = wk->scratch + q;
-            int64_t n = strip_windows(s, g, row, n_row, n_img, image_stride, &q, R(NR), wk->out, &t->n_out);
-            t->nv = (int)conv_ceil_div(n, LANES);
-            t->whole = t->n_out == 1 && n % LANES == 0 && wk->out[0].pos == 0 && g->c.os == 1;
-            t->out_at = wk->out[0].at;
-            R(do_tile)(j, wk, t, off, steps);
-        }
+        axis_live(&g->r, at.row + i0, i1 - i0 + 1, &a0, &a1);
+        t->k0 = a0 * g->ci * g->c.taps;
+        t->k1 = a1 * g->ci * g->c.taps;
+        t->nv = (int)conv_ceil_div(n, LANES);
+        t->whole = t->n_out == 1 && n % LANES == 0 && g->c.os == 1;
+        t->out_at = wk->out[0].at;
+        R(do_tile)(j, wk, t, off, steps);
     }
 }
 

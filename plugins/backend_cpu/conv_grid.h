@@ -10,7 +10,8 @@
  *
  * The source is copied, a strip of pixels at a time, into a scratch buffer with its border of zeros, split by residues of
  * rows and columns modulo step. There neighbouring pixels are neighbours in memory for every tap, whatever the stride and the
- * dilation, and a tap is no more than an offset. */
+ * dilation, and a tap is no more than an offset. Several images lie row by row side by side, so that pixels that follow each
+ * other are mostly of the same row; taps whose source row is outside for all of them are left out. */
 #ifndef TIDE_CPU_CONV_GRID_H
 #define TIDE_CPU_CONV_GRID_H
 #include "cpu.h"
@@ -38,7 +39,8 @@ typedef struct {
 typedef struct {
     int64_t images, rows;   /* of a strip                                                                   */
     int64_t per_image, n;   /* strips of an image (1 with several images a strip), and in all               */
-    int64_t srows, pitch;   /* scratch plane: rows of one image, row length                                 */
+    int64_t srows, pitch;   /* scratch plane: rows of one image, and the length of such a row               */
+    int64_t line;           /* row after row: images times pitch                                            */
     int64_t plane, channel; /* elements of a scratch plane (all images) and of a source channel (all slots) */
     int64_t elems;          /* scratch elements, without slack                                              */
 } conv_strips;
@@ -49,8 +51,9 @@ typedef struct {
     int64_t at;
 } conv_piece;
 
-/** Bytes of scratch a strip should stay below, so that it lives in the second level cache with what is made from it. */
-enum { CONV_SCRATCH = 192 * 1024 };
+/** Bytes of scratch a strip should stay below, so that it lives in the second level cache with what is made from it; and
+ *  how many it may have where fewer images would leave tiles half empty. */
+enum { CONV_SCRATCH = 192 * 1024, CONV_SCRATCH_MOST = 1024 * 1024 };
 
 static inline int64_t conv_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t conv_max(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -128,141 +131,163 @@ static void grid_finish(conv_grid *g)
     g->k = g->ci * g->taps;
 }
 
+/** Images of a strip: as many as want_px pixels take, within the cache; more, or fewer, where that fills tiles better. */
+static int64_t images_choose(int64_t px, int64_t most_cache, int64_t most, int64_t want_px, int64_t tile)
+{
+    int64_t best = conv_max(1, conv_min(conv_min(most, most_cache), conv_ceil_div(want_px, px)));
+    double waste = (double)(conv_ceil_div(best * px, tile) * tile) / (double)(best * px);
+    for (int64_t i = best + 1; i <= most && i * px <= 2 * want_px && waste > 1.08; i++) {
+        double w = (double)(conv_ceil_div(i * px, tile) * tile) / (double)(i * px);
+        if (w > waste - 0.04) continue;
+        waste = w;
+        best = i;
+    }
+    return best;
+}
+
 /**
  * Chooses strips: whole images, several where one has few pixels; or rows of one image, where an image is large or
  * there are too few of them for the threads. False after td_fail where scratch would be beyond all reason.
  *
  * esize    bytes of an element
- * want_px  pixels a strip should have at least
+ * want_px  pixels a strip should have at least, and those of a tile
  * tasks    strips times groups there should be at least
  */
-static bool strips_choose(conv_strips *s, const conv_grid *g, size_t esize, int64_t want_px, int64_t tasks, const char *op)
+static bool strips_choose(conv_strips *s, const conv_grid *g, size_t esize, int64_t want_px, int64_t tile, int64_t tasks,
+                          const char *op)
 {
-    int64_t slots = g->r.slots * g->c.slots, row, image, elems;
+    int64_t slots = g->r.slots * g->c.slots, row, image;
     s->pitch = g->c.pix + g->c.reach;
     if (__builtin_mul_overflow(g->ci * slots, s->pitch, &row) ||
         __builtin_mul_overflow(row, g->r.pix + g->r.reach, &image) || image > INT64_MAX / 64)
         return td_fail_as(TD_ENOMEM, "%s: the padded input is too large", op) != NULL;
-    int64_t room = (int64_t)(CONV_SCRATCH / esize), px = g->r.pix * g->c.pix, units = conv_max(1, g->n * g->groups);
+    int64_t room = (int64_t)(CONV_SCRATCH / esize), most = (int64_t)(CONV_SCRATCH_MOST / esize);
+    int64_t px = conv_max(1, g->r.pix * g->c.pix), units = conv_max(1, g->n * g->groups);
     s->images = 1;
     s->rows = g->r.pix;
-    if (image <= room && units >= tasks) {
-        s->images = conv_min(conv_ceil_div(want_px, conv_max(px, 1)), conv_min(room / conv_max(image, 1), units / tasks));
-        s->images = conv_max(1, conv_min(s->images, g->n));
+    if (image <= 2 * room && units >= tasks) {
+        image = conv_max(image, 1);
+        s->images = images_choose(px, room / image, conv_min(conv_min(most / image, units / tasks), conv_max(g->n, 1)), want_px, tile);
     } else {
-        if (image > room) s->rows = conv_max(room / conv_max(row, 1) - g->r.reach, conv_ceil_div(64, g->c.pix));
+        if (image > room) s->rows = conv_max(room / conv_max(row, 1) - g->r.reach, conv_ceil_div(64, conv_max(1, g->c.pix)));
         s->rows = conv_min(s->rows, conv_ceil_div(g->r.pix, conv_ceil_div(tasks, units)));
         s->rows = conv_max(1, conv_min(s->rows, g->r.pix));
-        s->rows = conv_ceil_div(g->r.pix, conv_ceil_div(g->r.pix, s->rows));
+        s->rows = conv_ceil_div(g->r.pix, conv_max(1, conv_ceil_div(g->r.pix, s->rows)));
     }
-    s->per_image = conv_ceil_div(g->r.pix, s->rows);
+    s->rows = conv_max(1, s->rows);
+    s->per_image = conv_max(1, conv_ceil_div(g->r.pix, s->rows));
     s->n = conv_ceil_div(g->n, s->images) * s->per_image;
     s->srows = s->rows + g->r.reach;
-    s->plane = s->images * s->srows * s->pitch;
+    s->line = s->images * s->pitch;
+    s->plane = s->srows * s->line;
     s->channel = slots * s->plane;
-    elems = s->channel * g->ci;
-    s->elems = elems;
-    if (elems > INT32_MAX / 2)
+    s->elems = s->channel * g->ci;
+    if (s->elems > INT32_MAX / 2)
         return td_fail_as(TD_ENOMEM, "%s: a row of the padded input with all channels has %lld elements, at most %d can be handled",
-                          op, (long long)elems, INT32_MAX / 2) != NULL;
+                          op, (long long)s->elems, INT32_MAX / 2) != NULL;
     return true;
 }
 
-/** Strip number t: its images and its rows. */
-static inline void strip_at(const conv_strips *s, const conv_grid *g, int64_t t, int64_t *img, int64_t *n_img, int64_t *row,
-                            int64_t *n_row)
-{
-    *img = t / s->per_image * s->images;
-    *n_img = conv_min(s->images, g->n - *img);
-    *row = t % s->per_image * s->rows;
-    *n_row = conv_min(s->rows, g->r.pix - *row);
-}
-
-/** Offset in scratch of every (source channel, tap), in the order of k. */
+/** Offset in scratch of every k = (row of taps, source channel, column of taps). */
 static void strips_offsets(const conv_strips *s, const conv_grid *g, int32_t *off)
 {
-    for (int64_t c = 0; c < g->ci; c++)
-        for (int64_t a = 0; a < g->r.taps; a++)
+    for (int64_t a = 0; a < g->r.taps; a++)
+        for (int64_t c = 0; c < g->ci; c++)
             for (int64_t b = 0; b < g->c.taps; b++) {
                 int64_t sr, sc, dr, dc;
                 axis_tap(&g->r, a, &sr, &dr);
                 axis_tap(&g->c, b, &sc, &dc);
-                *off++ = (int32_t)(c * s->channel + (sr * g->c.slots + sc) * s->plane + dr * s->pitch + dc);
+                *off++ = (int32_t)(c * s->channel + (sr * g->c.slots + sc) * s->plane + dr * s->line + dc);
             }
 }
 
-/**
- * The rows of pixels that make up pixels p .. p + n of a strip, counted over its images and rows: where they begin in
- * scratch, and, where `out` is given, where they go in the result (pieces that follow each other there are one).
- *
- * rows, image_stride  rows of the strip; elements of the result between images
- * row                 first pixel row of the strip
- * return              pieces in src; *n_out those in out
- */
-static int strip_pieces(const conv_strips *s, const conv_grid *g, int64_t row, int64_t rows, int64_t image_stride, int64_t p,
-                        int64_t n, conv_piece *src, conv_piece *out, int *n_out)
+/** Rows of taps first .. last - 1 that meet the source from any of pixel rows i .. i + n - 1. */
+static void axis_live(const conv_axis *x, int64_t i, int64_t n, int64_t *first, int64_t *last)
 {
-    int64_t j = p % g->c.pix, i = p / g->c.pix % rows, img = p / (g->c.pix * rows);
-    int k = 0, m = 0;
-    for (int64_t pos = 0; pos < n;) {
-        int64_t len = conv_min(g->c.pix - j, n - pos);
-        src[k++] = (conv_piece){(int32_t)pos, (int32_t)len, (img * s->srows + i) * s->pitch + j};
-        if (out) {
-            int64_t at = img * image_stride + (g->r.o0 + (row + i) * g->r.os) * g->c.out + g->c.o0 + j * g->c.os;
-            if (m && g->c.os == 1 && out[m - 1].at + out[m - 1].len == at) out[m - 1].len += (int32_t)len;
-            else out[m++] = (conv_piece){(int32_t)pos, (int32_t)len, at};
-        }
-        pos += len;
-        j = 0;
-        if (++i == rows) {
-            i = 0;
-            img++;
-        }
+    int64_t low = i * x->step + x->first, high = low + (n - 1) * x->step; /* source rows for tap 0 */
+    *first = 0;
+    *last = x->taps;
+    if (x->dist < 0) {
+        while (*first < *last && low + *first * x->dist >= x->src) ++*first;
+        while (*first < *last && high + (*last - 1) * x->dist < 0) --*last;
+    } else {
+        while (*first < *last && high + *first * x->dist < 0) ++*first;
+        while (*first < *last && low + (*last - 1) * x->dist >= x->src) --*last;
     }
-    if (n_out) *n_out = m;
-    return k;
+}
+
+/** A strip's own numbers, and what a tile of it covers. */
+typedef struct {
+    int64_t img, images, row, rows; /* first image and how many, first row and how many                     */
+    int64_t image_stride;           /* elements of the result between images                                */
+} conv_strip;
+
+static conv_strip strip_at(const conv_strips *s, const conv_grid *g, int64_t t)
+{
+    conv_strip at = {.img = t / s->per_image * s->images, .row = t % s->per_image * s->rows};
+    at.images = conv_min(s->images, g->n - at.img);
+    at.rows = conv_min(s->rows, g->r.pix - at.row);
+    at.image_stride = g->groups * g->co * g->r.out * g->c.out;
+    return at;
+}
+
+/** Where pixel (i, j) of image img (counted in the strip) is in channel 0 of the result. */
+static inline int64_t strip_result(const conv_strip *t, const conv_grid *g, int64_t img, int64_t i, int64_t j)
+{
+    return img * t->image_stride + (g->r.o0 + (t->row + i) * g->r.os) * g->c.out + g->c.o0 + j * g->c.os;
 }
 
 /**
- * The same where a tile is a run of n scratch elements from *at on, which counts those between rows too: the pieces of it
- * that are pixels. *at moves to the first pixel beyond the tile, or to -1.
- *
- * images  of the strip
- * return  elements of the tile up to its last pixel
+ * Pixels p .. p + n of a strip, counted along rows, through its images, then to the next row, in pieces that are a row each:
+ * where they are in scratch, and in the result (there, pieces that follow each other are one). Returns pieces in out.
  */
-static int64_t strip_windows(const conv_strips *s, const conv_grid *g, int64_t row, int64_t rows, int64_t images,
-                             int64_t image_stride, int64_t *at, int64_t n, conv_piece *out, int *n_out)
+static int strip_pieces(const conv_strips *s, const conv_grid *g, const conv_strip *t, int64_t p, int64_t n, conv_piece *src,
+                        conv_piece *out)
 {
-    int64_t begin = *at, end = begin + n, used = 0, line = begin / s->pitch, j = begin % s->pitch;
-    int64_t img = line / s->srows, i = line % s->srows, q = begin;
+    int64_t j = p % g->c.pix, img = p / g->c.pix % t->images, i = p / (g->c.pix * t->images);
     int m = 0;
-    for (; q < end; q += s->pitch - j, j = 0) {
-        if (i == rows) { /* rows that belong to taps only */
-            q += (s->srows - rows) * s->pitch;
-            i = 0;
-            img++;
+    for (int64_t pos = 0; pos < n; j = 0) {
+        int64_t len = conv_min(g->c.pix - j, n - pos), at = strip_result(t, g, img, i, j);
+        *src++ = (conv_piece){(int32_t)pos, (int32_t)len, i * s->line + img * s->pitch + j};
+        if (m && g->c.os == 1 && out[m - 1].at + out[m - 1].len == at) out[m - 1].len += (int32_t)len;
+        else out[m++] = (conv_piece){(int32_t)pos, (int32_t)len, at};
+        pos += len;
+        if (++img == t->images) {
+            img = 0;
+            i++;
         }
-        if (img == images || q >= end) break;
-        if (j < g->c.pix) {
-            int64_t len = conv_min(g->c.pix - j, end - q);
-            int64_t to = img * image_stride + (g->r.o0 + (row + i) * g->r.os) * g->c.out + g->c.o0 + j * g->c.os;
-            out[m++] = (conv_piece){(int32_t)(q - begin), (int32_t)len, to};
-            used = q - begin + len;
-            if (j + len < g->c.pix) { /* the next tile goes on in this row */
-                *at = end;
-                *n_out = m;
-                return used;
-            }
+    }
+    return m;
+}
+
+/**
+ * The same where a tile is a run of n elements of scratch from *at on, which counts what lies between rows too: the pieces of
+ * it that are pixels. *at moves to the first pixel beyond the tile, or to -1. Returns the pieces; *used is where the last ends.
+ */
+static int strip_windows(const conv_strips *s, const conv_grid *g, const conv_strip *t, int64_t *at, int64_t n, conv_piece *out,
+                         int64_t *used)
+{
+    int64_t begin = *at, end = begin + n, i = begin / s->line, img = begin % s->line / s->pitch, j = begin % s->pitch;
+    int m = 0;
+    while (i < t->rows) {
+        int64_t q = i * s->line + img * s->pitch + j;
+        *at = q;
+        if (q >= end) return m;
+        int64_t len = conv_min(g->c.pix - j, end - q);
+        out[m++] = (conv_piece){(int32_t)(q - begin), (int32_t)len, strip_result(t, g, img, i, j)};
+        *used = q - begin + len;
+        if (j + len < g->c.pix) { /* the next tile goes on in this row */
+            *at = end;
+            return m;
         }
-        i++;
+        j = 0;
+        if (++img == t->images) {
+            img = 0;
+            i++;
+        }
     }
-    if (i == rows && img < images) {
-        q += (s->srows - rows) * s->pitch;
-        img++;
-    }
-    *at = img < images ? q : -1;
-    *n_out = m;
-    return used;
+    *at = -1;
+    return m;
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* conv_wgrad.h - gradient of a convolution for its weight; included once per element type after conv_engine.h.
  *
- *     gw[m][k] = sum_p g[m][p] s[p + off[k]]        k = (source channel, tap)   p over the pixels of all images
+ *     gw[m][k] = sum_p g[m][p] s[p + off[k]]        k = (tap, source channel)   p over the pixels of all images
  *
  * The same strips and panels as forward, with tiles of more pixels. Vectors run along the result channels m, and g is
  * transposed for that; with few channels, or few sums altogether, along the pixels instead (`dots`), and the lanes of a sum are
@@ -129,7 +129,7 @@ static bool R(wgrad_job_make)(R(wgrad_job) *j, const conv_grid *g, int threads, 
     j->lead = conv_ceil_div(g->co, LANES) * LANES;
     j->sums = g->k * (j->dots ? g->co * LANES : j->lead);
     int64_t bytes = j->sums * g->groups * (int64_t)sizeof(REAL);
-    if (!strips_choose(&j->s, g, sizeof(REAL), 4 * R(TILE), threads, op)) return false;
+    if (!strips_choose(&j->s, g, sizeof(REAL), 4 * R(TILE), LANES, threads, op)) return false;
     j->parts = conv_min(conv_ceil_div(threads, g->groups), conv_max(1, (int64_t)(64 << 20) / conv_max(bytes, 1)));
     j->parts = conv_max(1, conv_min(j->parts, j->s.n));
     j->kparts = conv_max(1, conv_min(threads / (j->parts * g->groups), g->k / 64));
@@ -203,15 +203,13 @@ static void R(wgrad_strip)(const R(wgrad_job) *j, REAL *sums, const REAL *x, con
     REAL *scratch = (REAL *)mine + LANES, *panel = (REAL *)(mine + j->scratch), *grad = (REAL *)(mine + j->scratch + j->panel);
     conv_piece *src = (conv_piece *)(mine + j->scratch + j->panel + j->grad), *out = src + j->width, *part = out + j->width;
     int32_t first[R(DOT_TILE) / LANES + 1];
-    int64_t img, n_img, row, n_row, plane = g->r.out * g->c.out, image_stride = g->groups * g->co * plane;
-    strip_at(s, g, strip, &img, &n_img, &row, &n_row);
-    R(fill_scratch)(scratch, x, g, s, group, img, n_img, row, n_row);
-    gy += img * image_stride + group * g->co * plane;
-    int64_t px = n_img * n_row * g->c.pix;
+    conv_strip at = strip_at(s, g, strip);
+    int64_t plane = g->r.out * g->c.out, px = at.images * at.rows * g->c.pix;
+    R(fill_scratch)(scratch, x, g, s, &at, group);
+    gy += at.img * at.image_stride + group * g->co * plane;
     for (int64_t p = 0; p < px; p += j->width) {
         int64_t n = conv_min(j->width, px - p);
-        int n_out;
-        strip_pieces(s, g, row, n_row, image_stride, p, n, src, out, &n_out);
+        int n_out = strip_pieces(s, g, &at, p, n, src, out);
         if (j->dots) R(copy_grad)(grad, gy, g->co, plane, out, n_out, n);
         else R(transpose_grad)(grad, gy, g->co, plane, out, n_out);
         R(plan_columns)(part, first, src, n);
@@ -237,23 +235,25 @@ static void R(clear_sums)(const R(wgrad_job) *j, REAL *sums, int64_t ka, int64_t
         __builtin_memset(sums + (m * j->g.k + ka) * LANES, 0, (size_t)((kz - ka) * LANES) * sizeof(REAL));
 }
 
-/** gw[m][k] of result channel m (of all groups): the parts' sums in order. */
+/** gw of result channel m (of all groups), (source channel, row, column): the parts' sums in order. */
 static void R(wgrad_collect)(const R(wgrad_job) *j, REAL *gw, const REAL *partial, int64_t channel)
 {
     const conv_grid *g = &j->g;
-    int64_t group = channel / g->co, m = channel % g->co;
+    int64_t group = channel / g->co, m = channel % g->co, taps = g->c.taps;
     gw += channel * g->k;
     __builtin_memset(gw, 0, (size_t)g->k * sizeof(REAL));
     for (int64_t p = 0; p < j->parts; p++) {
         const REAL *s = partial + (group * j->parts + p) * j->sums;
-        if (j->dots)
-            for (int64_t k = 0; k < g->k; k++) {
-                REAL sum = 0;
-                for (int v = 0; v < LANES; v++) sum += s[(m * g->k + k) * LANES + v];
-                gw[k] += sum;
-            }
-        else
-            for (int64_t k = 0; k < g->k; k++) gw[k] += s[k * j->lead + m];
+        for (int64_t a = 0; a < g->r.taps; a++)
+            for (int64_t c = 0; c < g->ci; c++)
+                for (int64_t b = 0; b < taps; b++) {
+                    int64_t k = (a * g->ci + c) * taps + b;
+                    REAL sum = 0;
+                    if (!j->dots) sum = s[k * j->lead + m];
+                    else
+                        for (int v = 0; v < LANES; v++) sum += s[(m * g->k + k) * LANES + v];
+                    gw[(c * g->r.taps + a) * taps + b] += sum;
+                }
     }
 }
 

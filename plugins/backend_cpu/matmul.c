@@ -13,7 +13,7 @@ typedef struct {
 } gemm_args;
 
 /* Measured: TINY is the greatest m n k for small_gemm, where it and OpenBLAS take the same time; with one row or one column
- * BLAS wins from TINY_VECTOR on. DEEP: rows of a panel. SHARE: least m n k for which a batch is spread over threads; from WHOLE
+ * BLAS wins from TINY_VECTOR on, and up to there plain dot products do. DEEP: rows of a panel. SHARE: least m n k for which a batch is spread over threads; from WHOLE
  * on each of its products has all threads instead. */
 enum { TINY = 2048, TINY_VECTOR = 64, DEEP = 128, SHARE = 1 << 16, WHOLE = 1 << 22 };
 
@@ -164,8 +164,9 @@ static bool gemm(td_dtype dt, const gemm_args *g)
     bool vector = g->m == 1 || g->n == 1;
     int64_t most = vector ? TINY_VECTOR : TINY;
     if (dt <= TD_F64 && g->m <= most && g->n <= most && g->k <= most && g->m * g->n * g->k <= most) {
-        if (!vector) gemm_strided(dt, g);
-        else (dt == TD_F32 ? dots_f32 : dots_f64)(g);
+        bool few = vector || (g->n < SHORT && g->m * g->n * g->k <= TINY_VECTOR);
+        if (few) (dt == TD_F32 ? dots_f32 : dots_f64)(g);
+        else gemm_strided(dt, g);
         return true;
     }
     if (dt > TD_F64 || !readable(g->m, g->k, g->ars, g->acs, &ta, &lda) || !readable(g->k, g->n, g->brs, g->bcs, &tb, &ldb) ||
@@ -321,6 +322,6 @@ static bool run_linear(const td_kargs *k)
 static const td_kernel rows[] = {
     CPU_KERNEL("matmul", NUMBERS, TD_K_STRIDED, run_matmul),
     CPU_KERNEL("bmm", NUMBERS, TD_K_STRIDED, run_matmul),
-    CPU_KERNEL("linear", TD_BITS_FLOAT, TD_K_STRIDED, run_linear),
+    CPU_KERNEL("linear", NUMBERS, TD_K_STRIDED, run_linear),
 };
 CPU_TABLE(matmul, rows)

@@ -149,7 +149,7 @@ static bool run_dropout(const td_kargs *k)
 {
     const double p = ((const td_dropout_attr *)k->attr)->p;
     if (!(p >= 0 && p <= 1)) return td_fail("dropout: p: expected a number from 0 to 1, got %g", p);
-    keeping d = {(uint64_t)ceil(p * 0x1p32), p < 1 ? 1 / (1 - p) : 0};
+    keeping d = {(uint64_t)(p * 0x1p32), p < 1 ? 1 / (1 - p) : 0};
     return draw(k, k->compute == TD_F32 ? draw_dropout_f32 : draw_dropout_f64, &d);
 }
 

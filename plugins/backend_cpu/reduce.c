@@ -169,21 +169,28 @@ PICK(greater_f64, double, >)
 PICK(lesser_f32, float, <)
 PICK(lesser_f64, double, <)
 
-/* Four rows at a time in their own type, then one step into the accumulator. */
+/* Up to 16 rows in their own type, then one step into the accumulators; n <= RD_BLOCK. */
 #define EXTREME_ROWS(name, T, pick, pick_f64)                                                                \
     static void name(rd_acc *acc, const char *p, td_dtype dt, int64_t row, int64_t rows, int64_t step, int64_t n) \
     {                                                                                                        \
+        T t[RD_BLOCK];                                                                                       \
         (void)dt;                                                                                            \
-        for (; rows >= 4 && step == (int64_t)sizeof(T); rows -= 4, p += 4 * row) {                           \
-            const T *a = (const T *)p, *b = (const T *)(p + row);                                            \
-            const T *c = (const T *)(p + 2 * row), *d = (const T *)(p + 3 * row);                            \
+        while (rows > 0) {                                                                                   \
+            int64_t run = rows < 16 ? rows : 16;                                                             \
+            for (int64_t i = 0; i < n; i++) t[i] = *(const T *)(p + i * step);                               \
+            for (int64_t r = 1; r < run; r++) {                                                              \
+                const char *q = p + r * row;                                                                 \
+                if (step == (int64_t)sizeof(T)) {                                                            \
+                    ST_SIMD                                                                                  \
+                    for (int64_t i = 0; i < n; i++) t[i] = pick(((const T *)q)[i], t[i]);                    \
+                } else {                                                                                     \
+                    for (int64_t i = 0; i < n; i++) t[i] = pick(*(const T *)(q + i * step), t[i]);           \
+                }                                                                                            \
+            }                                                                                                \
             ST_SIMD                                                                                          \
-            for (int64_t i = 0; i < n; i++)                                                                  \
-                acc[i].d = pick_f64((double)pick(pick(a[i], b[i]), pick(c[i], d[i])), acc[i].d);             \
-        }                                                                                                    \
-        for (; rows > 0; rows--, p += row) {                                                                 \
-            for (int64_t i = 0; i < n; i++)                                                                  \
-                acc[i].d = pick_f64((double)*(const T *)(p + i * step), acc[i].d);                           \
+            for (int64_t i = 0; i < n; i++) acc[i].d = pick_f64((double)t[i], acc[i].d);                     \
+            rows -= run;                                                                                     \
+            p += run * row;                                                                                  \
         }                                                                                                    \
     }
 EXTREME_ROWS(amax_rows_f32, float, greater_f32, greater_f64)

@@ -90,9 +90,9 @@ ST_INLINE void rd_init(rd_plan *p, const td_view *y, const td_view *x, uint32_t 
     }
     rd_merge(&p->nk, p->kdim, p->kx, p->ky);
     rd_merge(&p->nr, p->rdim, p->rx, NULL);
-    if (p->nr == 0) { /* a line of one element */
+    if (p->nr == 0 || p->count == 0) { /* a line of one element, or of none */
         p->nr = 1;
-        p->rdim[0] = 1;
+        p->rdim[0] = p->count;
         p->rx[0] = size;
     }
 }

@@ -22,7 +22,7 @@ static const td_opt opts[] = {
 static bool init(td_module *self, const void *given)
 {
     const options *o = given;
-    if (!o->has_weight) return true;
+    if (!o->has_weight || !o->weight.n) return true; /* {} is a table without options, too */
     td_ints n = td_dims(o->weight.n);
     td_copy_into(td_new_buffer(self, "weight", TD_F32, n, 1), td_from_data(TD_F64, n, o->weight.v));
     return !td_failed();
@@ -61,7 +61,7 @@ static bool forward(td_module *self, td_tensor *const *in, uint32_t n_in, td_ten
     (void)n_in;
     const options *o = td_options(self);
     td_tensor *x = in[0], *target = in[1], *weight = in[2];
-    if (!weight && o->has_weight) weight = td_param(self, "weight");
+    if (!weight && td_has_param(self, "weight")) weight = td_param(self, "weight");
     if (!check(x, target, weight)) return false;
     int64_t ignore = o->has_ignore_index ? o->ignore_index : TD_NONE;
     td_tensor *loss = td_softmax_cross_entropy(x, target, weight, ignore, o->label_smoothing);

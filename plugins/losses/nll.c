@@ -19,7 +19,7 @@ static const td_opt opts[] = {
 static bool init(td_module *self, const void *given)
 {
     const options *o = given;
-    if (!o->has_weight) return true;
+    if (!o->has_weight || !o->weight.n) return true; /* {} is a table without options, too */
     td_ints n = td_dims(o->weight.n);
     td_copy_into(td_new_buffer(self, "weight", TD_F32, n, 1), td_from_data(TD_F64, n, o->weight.v));
     return !td_failed();
@@ -58,7 +58,7 @@ static bool forward(td_module *self, td_tensor *const *in, uint32_t n_in, td_ten
     (void)n_in;
     const options *o = td_options(self);
     td_tensor *logp = in[0], *target = in[1], *weight = in[2];
-    if (!weight && o->has_weight) weight = td_param(self, "weight");
+    if (!weight && td_has_param(self, "weight")) weight = td_param(self, "weight");
     if (!check(logp, target, weight)) return false;
     td_tensor *loss = td_nll_loss(logp, target, weight, o->has_ignore_index ? o->ignore_index : TD_NONE);
     bool mean = o->reduction == TD_REDUCE_MEAN;

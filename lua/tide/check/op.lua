@@ -52,20 +52,23 @@ local function as_function(f, info, inputs, options)
   return g, wanted
 end
 
---- Whether a gradient reaches the results at all.
+--- Whether a gradient reaches the results at all, and they are f64, so that differences are exact enough.
 local function records(g, wanted)
   local leaves = {}
   for i, t in ipairs(wanted) do leaves[i] = t:detach():to "f64":clone():requires_grad_() end
-  local results = table.pack(g(table.unpack(leaves)))
+  local results, reached = table.pack(g(table.unpack(leaves))), false
   for i = 1, results.n do
     local y = results[i]
-    if core.is_tensor(y) and tools.floats[y.dtype] and y.requires_grad then return true end
+    if core.is_tensor(y) and tools.floats[y.dtype] then
+      if y.dtype ~= "f64" then return false end
+      reached = reached or y.requires_grad
+    end
   end
-  return false
+  return reached
 end
 
 local function check_gradients(report, label, f, info, traits, inputs, options)
-  if not traits.differentiable or has_written(info) then return end
+  if not traits.differentiable or has_written(info) or info.doc:find "No gradient" then return end
   local g, wanted = as_function(seeded(f), info, inputs, options)
   if #wanted == 0 or not records(g, wanted) then return end
   report:test(label, "gradients", function() return grad.gradcheck(g, wanted) end)

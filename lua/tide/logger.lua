@@ -1,15 +1,15 @@
 --- Logs of a training run: a line for each row, as CSV or as JSON lines, flushed as it is written.
 ---
----     local log <close> = tide.log.csv("run.csv")
+---     local log <close> = tide.logger.csv("run.csv")
 ---     log:write {epoch = 1, loss = mean:value()}
----@class tide.log
+---@class tide.logger
 local core = require "tide.core"
 local json = require "tide.io.json"
 local util = require "tide.util"
 
 local M = {}
 
----@class tide.log.Writer
+---@class tide.logger.Writer
 local Writer = {__name = "log"}
 Writer.__index = Writer
 
@@ -104,13 +104,13 @@ end
 --- A CSV log. The first row says which columns there are, unless `fields` does.
 ---@param path string
 ---@param opts table?   append = false, fields: the columns in their order
----@return tide.log.Writer
+---@return tide.logger.Writer
 function M.csv(path, opts) return open(path, csv_row, opts) end
 
 --- A log of JSON objects, one a line.
 ---@param path string
 ---@param opts table?   append = false
----@return tide.log.Writer
+---@return tide.logger.Writer
 function M.jsonl(path, opts) return open(path, json_row, opts) end
 
 return M
