@@ -26,7 +26,7 @@ static uint64_t names_mask(const tdi_sig *s) { return (1ull << s->n) - 1; }
 /* ---- ops ---- */
 
 static const uint32_t op_flags = TD_OP_PRIM | TD_OP_BWD_DIFF | TD_OP_ONCE_DIFF | TD_OP_RNG | TD_OP_HOST_SYNC |
-                                 TD_OP_VIEW | TD_OP_GOUT_NULL | TD_OP_OPTIONAL | TD_OP_NO_PROMOTE;
+                                 TD_OP_VIEW | TD_OP_GOUT_NULL | TD_OP_OPTIONAL | TD_OP_NO_PROMOTE | TD_OP_ROW_MAJOR;
 
 static bool check_signatures(const char *who, const td_op *t, tdi_sig *in, tdi_sig *out)
 {

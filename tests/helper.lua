@@ -25,3 +25,27 @@ function _G.assert_close(expected, got, tolerance)
   assert(a:shape() == b:shape(), ("expected shape %s, got %s"):format(a:shape(), b:shape()))
   assert(a:allclose(b, {rtol = tolerance, atol = tolerance}), ("expected %s, got %s"):format(tostring(a), tostring(b)))
 end
+
+--- The tree that runs (build or installed prefix): its bin/tide, its tests/plugins.
+function _G.build_dir()
+  for _, dir in ipairs(tide.plugin_dirs()) do
+    local top = dir:match "^(.*)/lib/tide/plugins$"
+    if top then return top end
+  end
+  error "no plugin directory of a build is on the search path"
+end
+
+--- Runs Lua code by this build's interpreter in a process of its own: its output with errors, and its exit status.
+--- before: what stands before the command in the shell, such as "OMP_NUM_THREADS=2".
+function _G.tide_process(code, before)
+  local name = os.tmpname()
+  local f = assert(io.open(name, "w"))
+  f:write(code)
+  f:close()
+  local p = assert(io.popen(("%s '%s/bin/tide' '%s' 2>&1; echo \" status $?\""):format(before or "", build_dir(), name)))
+  local text = p:read "a"
+  p:close()
+  os.remove(name)
+  local output, status = text:match "^(.*) status (%d+)\n$"
+  return output, tonumber(status)
+end

@@ -281,8 +281,7 @@ static bool unique_decompose(const td_call *c, td_tensor **out)
 
 static bool unique_sample(uint32_t i, td_sample *s)
 {
-    s->in[0] = i == 0 ? td_from_data(TD_F32, td_dims(2, 3), (const float[]){2, -1, 2, 0.5f, -1, 3})
-                      : tdi_indices(td_dims(4), (const int64_t[]){3, 3, 3, 3});
+    s->in[0] = i == 0 ? tdi_distinct(td_dims(2, 3)) : tdi_indices(td_dims(6), (const int64_t[]){3, 1, 3, 3, 1, 2});
     return i < 2;
 }
 

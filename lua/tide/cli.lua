@@ -99,7 +99,11 @@ function commands.check(args)
     return 2
   end
   if not inside then return check_outside(target) end
-  local report = require "tide.check".target(target)
+  local ok, report = pcall(require "tide.check".target, target)
+  if not ok then
+    io.stderr:write(("tide check: %s\n"):format((tostring(report):gsub("^%(command line%):%d+: ", ""):gsub("^check: ", ""))))
+    return 1
+  end
   print(tostring(report))
   return #report.failed == 0 and 0 or 1
 end

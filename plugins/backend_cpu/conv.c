@@ -26,22 +26,30 @@
 
 #define REAL float
 #define VEC vec_f32
-#define LANES LANES_F32
+#define IVEC vec_i32
+#define LANES VEC_F32
 #define R(name) name##_f32
+#include "conv_micro.h"
+#include "conv_scratch.h"
 #include "conv_engine.h"
 #include "conv_wgrad.h"
 #undef REAL
 #undef VEC
+#undef IVEC
 #undef LANES
 #undef R
 #define REAL double
 #define VEC vec_f64
-#define LANES LANES_F64
+#define IVEC vec_i64
+#define LANES VEC_F64
 #define R(name) name##_f64
+#include "conv_micro.h"
+#include "conv_scratch.h"
 #include "conv_engine.h"
 #include "conv_wgrad.h"
 #undef REAL
 #undef VEC
+#undef IVEC
 #undef LANES
 #undef R
 

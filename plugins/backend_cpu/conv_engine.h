@@ -4,76 +4,12 @@
  *     y[m][p] = bias[m] + sum_k w[m][k] s[p + off[k]]        k = (tap, source channel)   p a pixel, s scratch
  *
  * A tile is NR pixels. Its windows are either read where they lie in scratch (`direct`: pixels of a strip are counted along
- * the padded rows, so those between two rows are wasted), or packed as a panel (K, NR) that holds only true pixels. The micro
+ * the padded rows, so those between two rows are wasted), or packed as a panel (K, NR) that holds only true pixels, or
+ * (`lanes`, conv_lanes.h) vectors run along the images of the batch. The micro
  * kernel keeps MR channels by NR pixels in registers over all k, as in Goto & van de Geijn, Anatomy of High-Performance
  * Matrix Multiplication, ACM TOMS 34(3), 2008. Every sum runs over k in order: tiles, threads and strips change no bits. */
 
-/** y[m][v] = start + sum_k a[k][m] b[off[k]][v]; start is y itself (load), the bias of m, or 0. */
-VEC_INLINE void R(micro)(const int mr, const int nv, REAL *c, int64_t ldc, const REAL *a, const REAL *b, const int32_t *off,
-                         int64_t k, const REAL *bias, bool load)
-{
-    VEC acc[MR][NV];
-#pragma GCC unroll 8
-    for (int m = 0; m < mr; m++)
-#pragma GCC unroll 4
-        for (int v = 0; v < nv; v++) {
-            if (load) acc[m][v] = *(const VEC *)(c + m * ldc + v * LANES);
-            else acc[m][v] = (VEC){0} + (bias ? bias[m] : 0);
-        }
-    for (int64_t i = 0; i < k; i++) {
-        const REAL *s = b + off[i];
-        VEC w[NV];
-#pragma GCC unroll 4
-        for (int v = 0; v < nv; v++) w[v] = *(const VEC *)(s + v * LANES);
-#pragma GCC unroll 8
-        for (int m = 0; m < mr; m++)
-#pragma GCC unroll 4
-            for (int v = 0; v < nv; v++) acc[m][v] += a[m] * w[v];
-        a += mr;
-    }
-#pragma GCC unroll 8
-    for (int m = 0; m < mr; m++)
-#pragma GCC unroll 4
-        for (int v = 0; v < nv; v++) *(VEC *)(c + m * ldc + v * LANES) = acc[m][v];
-}
-
-typedef void R(micro_fn)(REAL *c, int64_t ldc, const REAL *a, const REAL *b, const int32_t *off, int64_t k, const REAL *bias,
-                         bool load);
-#define MICRO(mr, nv)                                                                                                    \
-    static void R(micro_##mr##_##nv)(REAL *c, int64_t ldc, const REAL *a, const REAL *b, const int32_t *off, int64_t k,  \
-                                     const REAL *bias, bool load)                                                        \
-    {                                                                                                                    \
-        R(micro)(mr, nv, c, ldc, a, b, off, k, bias, load);                                                              \
-    }
-#define MICRO_ROW(X, nv) X(1, nv) X(2, nv) X(3, nv) X(4, nv)
-#define MICRO_ROW_8(X, nv) X(5, nv) X(6, nv) X(7, nv) X(8, nv)
-MICRO_ROW(MICRO, 1)
-MICRO_ROW(MICRO, 2)
-#if NV == 3
-MICRO_ROW(MICRO, 3)
-#endif
-#if MR == 8
-MICRO_ROW_8(MICRO, 1)
-MICRO_ROW_8(MICRO, 2)
-MICRO_ROW_8(MICRO, 3)
-#endif
-
-#define MICRO_PLACE(mr, nv) [mr - 1][nv - 1] = R(micro_##mr##_##nv),
-static R(micro_fn) *const R(micros)[MR][NV] = {
-    MICRO_ROW(MICRO_PLACE, 1) MICRO_ROW(MICRO_PLACE, 2)
-#if NV == 3
-    MICRO_ROW(MICRO_PLACE, 3)
-#endif
-#if MR == 8
-    MICRO_ROW_8(MICRO_PLACE, 1) MICRO_ROW_8(MICRO_PLACE, 2) MICRO_ROW_8(MICRO_PLACE, 3)
-#endif
-};
-#undef MICRO
-#undef MICRO_PLACE
-#undef MICRO_ROW
-#undef MICRO_ROW_8
-
-enum { R(NR) = NV * LANES };
+enum { R(NR) = NV * LANES, R(CHUNK) = LANES /* lanes: columns of pixels that wait in temp */ };
 
 /** Decisions and sizes for one grid. */
 typedef struct {
@@ -82,7 +18,7 @@ typedef struct {
     int64_t blocks;       /* blocks of MR result channels of a group                               */
     int64_t split;        /* tasks that share the blocks of a strip                                */
     int64_t tasks;
-    bool packed;          /* panels, or direct                                                     */
+    bool lanes, packed;   /* images in lanes; else panels, or direct                               */
     int64_t kc;           /* k at a time: K unless packed and long                                 */
     size_t weights, offsets, steps, scratch, panel, temp, pieces; /* bytes of the workspace's parts */
     size_t shared, each;  /* bytes for all threads, and for each of them                           */
@@ -95,27 +31,43 @@ typedef struct {
     int32_t first[NV + 1];
 } R(conv_work);
 
-/** Whether panels win. Cycles for one k of a strip, in vector operations; the factors were measured (Zen 4). */
-static bool R(panels_win)(const conv_grid *g, const conv_strips *s)
+/** Vector operations for a pixel by the better of panels and direct; the factors were measured (Zen 4). */
+static double R(cost)(const conv_grid *g, const conv_strips *s, bool *packed)
 {
-    int64_t px = s->images * s->rows * g->c.pix;
-    double tile = R(NR), width = (double)g->c.pix;
-    double direct = (double)s->images * (double)((s->rows - 1) * s->pitch + g->c.pix) / tile;
-    double packed = (double)px / tile;
-    double copies = tile / width + 1 + (width > LANES ? NV : 0);
-    return packed * ((double)g->co * NV + 2.5 * copies + 3) < direct * (double)g->co * NV;
+    double px = (double)(s->images * s->rows * g->c.pix), width = (double)g->c.pix, tile = R(NR), co = (double)g->co;
+    double elems = (double)((s->rows * s->images - 1) * s->pitch + g->c.pix);
+    double copies = NV * (1 + (width < LANES ? LANES / width : LANES / width * 0.5)); /* loads for a row of a panel */
+    double direct = elems / px * co * NV, panels = co * NV + 1.3 * copies + 8;
+    *packed = panels < direct;
+    return (*packed ? panels : direct) / tile * (double)g->k * (0.3 + 0.7 * axis_share(&g->r));
+}
+
+/** Whether images in lanes cost less than that. Only true products are computed; all that is read and written is transposed. */
+static bool R(lanes_win)(const conv_grid *g, double cost)
+{
+    double filled = (double)g->n / (double)(conv_ceil_div(g->n, LANES) * LANES);
+    double px = (double)(g->r.pix * g->c.pix), from = (double)(g->r.src * g->c.src);
+    double sums = (double)g->k * (double)g->co / LANES * axis_share(&g->r) * axis_share(&g->c);
+    double moved = 0.7 * (double)g->co + 0.7 * (double)g->ci * from / conv_max(1, (int64_t)px);
+    return (sums + moved) / filled < 0.95 * cost;
 }
 
 static bool R(conv_job_make)(R(conv_job) *j, const conv_grid *g, int threads, const char *op)
 {
     *j = (R(conv_job)){.g = *g};
-    grid_finish(&j->g);
+    grid_finish(&j->g, false);
     g = &j->g;
     j->blocks = conv_ceil_div(g->co, MR);
-    if (!strips_choose(&j->s, g, sizeof(REAL), 16 * R(NR), R(NR), threads > 1 ? 4 * threads : 1, op)) return false;
+    int64_t tasks = threads > 1 ? 4 * threads : 1;
+    if (!strips_choose(&j->s, g, sizeof(REAL), 16 * R(NR), R(NR), tasks, op)) return false;
+    j->lanes = R(lanes_win)(g, R(cost)(g, &j->s, &j->packed));
+    if (j->lanes) {
+        grid_finish(&j->g, true);
+        j->packed = false;
+        if (!strips_choose_lanes(&j->s, g, sizeof(REAL), LANES, tasks, op)) return false;
+    }
     j->split = conv_max(1, conv_min(j->blocks, threads / conv_max(j->s.n * g->groups, 1)));
     j->tasks = j->s.n * g->groups * j->split;
-    j->packed = R(panels_win)(g, &j->s);
     j->kc = j->packed ? conv_ceil_div(g->k, conv_max(1, conv_ceil_div(g->k, 1024))) : g->k;
     bool again = j->kc < g->k; /* results of all channels wait in temp for the next k */
     j->weights = conv_round64((size_t)(g->groups * g->co * g->k) * sizeof(REAL));
@@ -123,7 +75,7 @@ static bool R(conv_job_make)(R(conv_job) *j, const conv_grid *g, int threads, co
     j->steps = conv_round64(j->packed ? (size_t)j->kc * sizeof(int32_t) : 0);
     j->scratch = conv_round64((size_t)(LANES + j->s.elems + R(NR)) * sizeof(REAL)); /* loads may begin and end outside */
     j->panel = conv_round64(j->packed ? (size_t)(j->kc * R(NR)) * sizeof(REAL) : 0);
-    j->temp = conv_round64((size_t)((again ? j->blocks : 1) * MR * R(NR)) * sizeof(REAL));
+    j->temp = conv_round64((size_t)((again ? j->blocks : 1) * MR * (j->lanes ? R(CHUNK) * LANES : R(NR))) * sizeof(REAL));
     j->pieces = conv_round64(2 * R(NR) * sizeof(conv_piece));
     j->shared = j->weights + j->offsets + j->steps;
     j->each = j->scratch + j->panel + j->temp + 3 * j->pieces;
@@ -138,99 +90,11 @@ static void R(pack_weights)(REAL *to, const REAL *w, const conv_grid *g, int64_t
     for (int64_t a = 0; a < g->r.taps; a++)
         for (int64_t c = 0; c < g->ci; c++) {
             const REAL *row = w + c * g->wc + (g->r.k0 + a * g->r.ks) * g->wr + g->c.k0;
-            for (int64_t b = 0; b < g->c.taps; b++, to += mr)
-                for (int64_t m = 0; m < mr; m++) to[m] = row[m * g->wm + b * g->c.ks];
-        }
-}
-
-/** Copies the source rows of a strip into scratch. Borders left and right are zero from the start, and stay so. */
-static void R(fill_scratch)(REAL *scratch, const REAL *x, const conv_grid *g, const conv_strips *s, const conv_strip *t,
-                            int64_t group)
-{
-    const conv_axis *r = &g->r, *c = &g->c;
-    int64_t plane = r->src * c->src;
-    for (int64_t ch = 0; ch < g->ci; ch++)
-        for (int64_t slot = 0; slot < r->slots * c->slots; slot++) {
-            int64_t base_r = t->row * r->step + r->low + axis_residue(r, slot / c->slots);
-            int64_t base_c = c->low + axis_residue(c, slot % c->slots);
-            int64_t lo = base_c < 0 ? conv_ceil_to(-base_c, c->step) : 0;
-            int64_t hi = conv_min(s->pitch, base_c < c->src ? conv_ceil_to(c->src - base_c, c->step) : 0);
-            if (hi <= lo) continue;
-            for (int64_t i = 0; i < t->images; i++) {
-                const REAL *from = x + (((t->img + i) * g->groups + group) * g->ci + ch) * plane + base_c + lo * c->step;
-                REAL *to = scratch + ch * s->channel + slot * s->plane + i * s->pitch + lo;
-                for (int64_t q = 0; q < t->rows + r->reach; q++, to += s->line) {
-                    int64_t at = base_r + q * r->step;
-                    if (at < 0 || at >= r->src) {
-                        if (s->per_image > 1) __builtin_memset(to, 0, (size_t)(hi - lo) * sizeof(REAL));
-                    } else if (c->step == 1) {
-                        copy_short(to, from + at * c->src, (hi - lo) * (int64_t)sizeof(REAL));
-                    } else {
-                        const REAL *f = from + at * c->src;
-                        for (int64_t e = 0; e < hi - lo; e++) to[e] = f[e * c->step];
-                    }
-                }
+            for (int64_t b = 0; b < g->c.taps; b++) {
+                REAL *p = to + (a * g->ka + b * g->kb + c * g->kc) * mr;
+                for (int64_t m = 0; m < mr; m++) p[m] = row[m * g->wm + b * g->c.ks];
             }
         }
-}
-
-/**
- * Sorts the pieces of a tile by vectors. part[first[v]] .. part[first[v + 1] - 1] meet vector v: pos is the first lane of
- * each in it, at the place in scratch that lane 0 would have.
- */
-static void R(plan_columns)(conv_piece *part, int32_t *first, const conv_piece *src, int64_t n)
-{
-    int32_t k = 0;
-    for (int64_t begin = 0, i = 0, v = 0; begin < n; begin += LANES, v++) {
-        int64_t end = conv_min(n, begin + LANES);
-        for (first[v] = k;; i++) {
-            int64_t pos = conv_max(src[i].pos - begin, 0);
-            part[k++] = (conv_piece){(int32_t)pos, 0, src[i].at - src[i].pos + begin};
-            if (src[i].pos + src[i].len >= end) break;
-        }
-        first[v + 1] = k;
-        if (src[i].pos + src[i].len == end) i++;
-    }
-}
-
-/** One column of vectors of a panel: each joined from n parts that lie apart in scratch. */
-VEC_INLINE void R(join_column)(const int n, REAL *to, int64_t stride, const REAL *scratch, const int32_t *off, int64_t k,
-                               const conv_piece *part)
-{
-    vec_i32 mask[4];
-#pragma GCC unroll 4
-    for (int e = 1; e < n; e++) mask[e] = lanes_from(part[e].pos * (int)sizeof(REAL));
-    for (int64_t i = 0; i < k; i++, to += stride) {
-        const REAL *s = scratch + off[i];
-        vec_i32 v = *(const vec_i32 *)(s + part[0].at);
-#pragma GCC unroll 4
-        for (int e = 1; e < n; e++) {
-            vec_i32 w = *(const vec_i32 *)(s + part[e].at);
-            v = v ^ ((v ^ w) & mask[e]);
-        }
-        *(vec_i32 *)to = v;
-    }
-}
-
-/** The windows of a tile's pixels, for k rows of a panel. */
-static void R(pack_panel)(REAL *panel, int64_t stride, const REAL *scratch, const int32_t *off, int64_t k,
-                          const conv_piece *part, const int32_t *first, int64_t vectors)
-{
-    for (int64_t v = 0; v < vectors; v++, panel += LANES) {
-        const conv_piece *p = part + first[v];
-        int n = first[v + 1] - first[v];
-        if (n == 1) R(join_column)(1, panel, stride, scratch, off, k, p);
-        else if (n == 2) R(join_column)(2, panel, stride, scratch, off, k, p);
-        else if (n == 3) R(join_column)(3, panel, stride, scratch, off, k, p);
-        else if (n == 4) R(join_column)(4, panel, stride, scratch, off, k, p);
-        else
-            for (int64_t i = 0; i < k; i++)
-                for (int e = 0; e < n; e++) {
-                    int last = e + 1 < n ? p[e + 1].pos : LANES;
-                    const REAL *s = scratch + off[i] + p[e].at;
-                    for (int q = p[e].pos; q < last; q++) panel[i * stride + q] = s[q];
-                }
-    }
 }
 
 /** Copies mr rows of a finished tile to their places in the result. */
@@ -271,7 +135,7 @@ static void R(do_tile)(const R(conv_job) *j, const R(conv_work) *wk, const R(con
             int64_t m0 = b * MR, mr = conv_min(MR, g->co - m0);
             REAL *c = t->whole ? t->y + t->out_at + m0 * plane : wk->temp + (keep ? m0 * R(NR) : 0);
             R(micros)[mr - 1][t->nv - 1](c, ldc, t->a + m0 * g->k + k * mr, j->packed ? wk->panel : t->src,
-                                         j->packed ? steps : off + k, kn, t->bias ? t->bias + m0 : NULL, k > t->k0);
+                                         j->packed ? steps : off + k, (R(span)){kn, 1, 0}, t->bias ? t->bias + m0 : NULL, k > t->k0);
             if (last && !t->whole) R(store_tile)(t->y + m0 * plane, plane, c, mr, wk->out, t->n_out, g->c.os);
         }
         k += kn;
@@ -314,6 +178,41 @@ static void R(do_strip)(const R(conv_job) *j, R(conv_work) *wk, R(conv_tile) *t,
     }
 }
 
+/** The same with images in lanes: tiles of NV columns of one row. Taps outside the source are left out for rows and columns. */
+static void R(do_strip_lanes)(const R(conv_job) *j, const R(conv_work) *wk, const R(conv_tile) *t, REAL *y, const REAL *x,
+                              int64_t strip, int64_t group, const int32_t *off)
+{
+    const conv_grid *g = &j->g;
+    const conv_strips *s = &j->s;
+    conv_strip at = strip_at(s, g, strip);
+    int64_t plane = g->r.out * g->c.out, a0, a1, b0, b1;
+    const REAL *end = x + g->n * g->groups * g->ci * g->r.src * g->c.src;
+    if (g->k) R(fill_lanes)(wk->scratch, x, end, g, s, &at, group);
+    y += at.img * at.image_stride + group * g->co * plane;
+    for (int64_t i = 0; i < at.rows; i++) {
+        axis_live(&g->r, at.row + i, 1, &a0, &a1);
+        for (int64_t col = 0; col < g->c.pix; col += R(CHUNK)) {
+            int64_t n = conv_min(R(CHUNK), g->c.pix - col);
+            for (int64_t b = t->b0; b < t->b1; b++) {
+                int64_t m0 = b * MR, mr = conv_min(MR, g->co - m0);
+                for (int64_t e = 0; e < n; e += NV) {
+                    int64_t nv = conv_min(NV, n - e);
+                    axis_live(&g->c, col + e, nv, &b0, &b1);
+                    int64_t k = a0 * g->ka + b0 * g->kb;
+                    R(span) span = {(b1 - b0) * g->kb, a1 - a0, g->ka - (b1 - b0) * g->kb};
+                    if (!span.jump) span = (R(span)){span.n * span.runs, 1, 0};
+                    R(micros)[mr - 1][nv - 1](wk->temp + e * LANES, R(CHUNK) * LANES, t->a + m0 * g->k + k * mr,
+                                              wk->scratch + i * s->line + (col + e) * LANES, off + k, span,
+                                              t->bias ? t->bias + m0 : NULL, false);
+                }
+                for (int64_t m = 0; m < mr; m++)
+                    R(lanes_to_rows)(y + (m0 + m) * plane + strip_result(&at, g, 0, i, col), wk->temp + m * R(CHUNK) * LANES,
+                                     at.image_stride, at.images, n, g->c.os);
+            }
+        }
+    }
+}
+
 /** Runs a grid; ws has j->shared + threads * j->each bytes. */
 static void R(conv_job_run)(const R(conv_job) *j, REAL *y, const REAL *x, const REAL *w, const REAL *bias, unsigned char *ws,
                             int threads)
@@ -332,7 +231,7 @@ static void R(conv_job_run)(const R(conv_job) *j, REAL *y, const REAL *x, const 
         wk.src = (conv_piece *)(mine + j->scratch + j->panel + j->temp);
         wk.out = wk.src + 2 * R(NR);
         wk.part = wk.out + 2 * R(NR);
-        __builtin_memset(mine, 0, j->scratch);
+        if (axis_share(&g->r) * axis_share(&g->c) < 1) __builtin_memset(mine, 0, j->scratch); /* a border of zeros */
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < g->groups * j->blocks; b++)
             R(pack_weights)(packed + (b / j->blocks * g->co + b % j->blocks * MR) * g->k, w, g, b / j->blocks, b % j->blocks);
@@ -341,7 +240,8 @@ static void R(conv_job_run)(const R(conv_job) *j, REAL *y, const REAL *x, const 
             int64_t part = i % j->split, group = i / j->split % g->groups, strip = i / (j->split * g->groups);
             R(conv_tile) t = {.a = packed + group * g->co * g->k, .bias = bias ? bias + group * g->co : NULL,
                               .b0 = part * j->blocks / j->split, .b1 = (part + 1) * j->blocks / j->split};
-            R(do_strip)(j, &wk, &t, y, x, strip, group, off, steps);
+            if (j->lanes) R(do_strip_lanes)(j, &wk, &t, y, x, strip, group, off);
+            else R(do_strip)(j, &wk, &t, y, x, strip, group, off, steps);
         }
     }
 }

@@ -33,14 +33,16 @@ typedef struct {
     conv_axis r, c;
     int64_t wg, wm, wc, wr; /* strides in the weight: group, result channel, source channel, kernel row     */
     int64_t taps, k;        /* r.taps c.taps; ci taps                                                       */
+    int64_t ka, kb, kc;     /* tap (a, b) of source channel c is number a ka + b kb + c kc of k             */
 } conv_grid;
 
 /** The pieces in which a grid is worked off: strips of several whole images, or of some rows of one. */
 typedef struct {
     int64_t images, rows;   /* of a strip                                                                   */
     int64_t per_image, n;   /* strips of an image (1 with several images a strip), and in all               */
+    int64_t lanes;          /* images that lie element by element side by side; 1: row by row               */
     int64_t srows, pitch;   /* scratch plane: rows of one image, and the length of such a row               */
-    int64_t line;           /* row after row: images times pitch                                            */
+    int64_t line;           /* from row to row                                                              */
     int64_t plane, channel; /* elements of a scratch plane (all images) and of a source channel (all slots) */
     int64_t elems;          /* scratch elements, without slack                                              */
 } conv_strips;
@@ -125,10 +127,55 @@ static conv_axis axis_transposed(int64_t src, int64_t kernel, int64_t out, int64
     return x;
 }
 
-static void grid_finish(conv_grid *g)
+/* channels_last: the order of k is (a, b, c), so that a run of columns of taps is a run of k; else (a, c, b), where the
+ * windows of neighbouring k overlap. */
+static void grid_finish(conv_grid *g, bool channels_last)
 {
     g->taps = g->r.taps * g->c.taps;
     g->k = g->ci * g->taps;
+    g->ka = g->ci * g->c.taps;
+    g->kb = channels_last ? g->ci : 1;
+    g->kc = channels_last ? 1 : g->c.taps;
+}
+
+/** Pixels first .. last - 1 for which tap a lies in the source. */
+static inline void axis_inside(const conv_axis *x, int64_t a, int64_t *first, int64_t *last)
+{
+    int64_t at = x->first + a * x->dist;
+    *first = at < 0 ? conv_min(x->pix, conv_ceil_to(-at, x->step)) : 0;
+    *last = at < x->src ? conv_max(*first, conv_min(x->pix, conv_ceil_to(x->src - at, x->step))) : *first;
+}
+
+/** The share of (pixel, tap) pairs that lie in the source. */
+static double axis_share(const conv_axis *x)
+{
+    int64_t sum = 0, first, last, all = x->taps * x->pix;
+    for (int64_t a = 0; a < x->taps; a++) {
+        axis_inside(x, a, &first, &last);
+        sum += last - first;
+    }
+    return all ? (double)sum / (double)all : 1;
+}
+
+/** Sizes that follow from images and rows. */
+static bool strips_finish(conv_strips *s, const conv_grid *g, int64_t lanes, const char *op)
+{
+    int64_t row = 0, elems = 0;
+    s->lanes = lanes;
+    s->rows = conv_max(1, s->rows);
+    s->per_image = conv_max(1, conv_ceil_div(g->r.pix, s->rows));
+    s->n = conv_ceil_div(g->n, s->images) * s->per_image;
+    s->srows = s->rows + g->r.reach;
+    if (__builtin_mul_overflow(g->c.pix + g->c.reach, s->images * g->ci * g->r.slots * g->c.slots, &row) ||
+        __builtin_mul_overflow(row, s->srows, &elems) || elems > INT32_MAX / 2)
+        return td_fail_as(TD_ENOMEM, "%s: the padded input is too large: a strip of it has more than %d elements", op,
+                          INT32_MAX / 2) != NULL;
+    s->pitch = (g->c.pix + g->c.reach) * lanes;
+    s->line = lanes > 1 ? s->pitch : s->images * s->pitch;
+    s->plane = s->srows * s->line;
+    s->channel = g->r.slots * g->c.slots * s->plane;
+    s->elems = elems;
+    return true;
 }
 
 /** Images of a strip: as many as want_px pixels take, within the cache; more, or fewer, where that fills tiles better. */
@@ -156,9 +203,8 @@ static int64_t images_choose(int64_t px, int64_t most_cache, int64_t most, int64
 static bool strips_choose(conv_strips *s, const conv_grid *g, size_t esize, int64_t want_px, int64_t tile, int64_t tasks,
                           const char *op)
 {
-    int64_t slots = g->r.slots * g->c.slots, row, image;
-    s->pitch = g->c.pix + g->c.reach;
-    if (__builtin_mul_overflow(g->ci * slots, s->pitch, &row) ||
+    int64_t row, image;
+    if (__builtin_mul_overflow(g->ci * g->r.slots * g->c.slots, g->c.pix + g->c.reach, &row) ||
         __builtin_mul_overflow(row, g->r.pix + g->r.reach, &image) || image > INT64_MAX / 64)
         return td_fail_as(TD_ENOMEM, "%s: the padded input is too large", op) != NULL;
     int64_t room = (int64_t)(CONV_SCRATCH / esize), most = (int64_t)(CONV_SCRATCH_MOST / esize);
@@ -174,34 +220,36 @@ static bool strips_choose(conv_strips *s, const conv_grid *g, size_t esize, int6
         s->rows = conv_max(1, conv_min(s->rows, g->r.pix));
         s->rows = conv_ceil_div(g->r.pix, conv_max(1, conv_ceil_div(g->r.pix, s->rows)));
     }
-    s->rows = conv_max(1, s->rows);
-    s->per_image = conv_max(1, conv_ceil_div(g->r.pix, s->rows));
-    s->n = conv_ceil_div(g->n, s->images) * s->per_image;
-    s->srows = s->rows + g->r.reach;
-    s->line = s->images * s->pitch;
-    s->plane = s->srows * s->line;
-    s->channel = slots * s->plane;
-    s->elems = s->channel * g->ci;
-    if (s->elems > INT32_MAX / 2)
-        return td_fail_as(TD_ENOMEM, "%s: a row of the padded input with all channels has %lld elements, at most %d can be handled",
-                          op, (long long)s->elems, INT32_MAX / 2) != NULL;
-    return true;
+    return strips_finish(s, g, 1, op);
 }
 
-/** Offset in scratch of every k = (row of taps, source channel, column of taps). */
+/** The same with images side by side in `lanes`, as many as a vector has. */
+static bool strips_choose_lanes(conv_strips *s, const conv_grid *g, size_t esize, int64_t lanes, int64_t tasks, const char *op)
+{
+    int64_t row, units = conv_max(1, conv_ceil_div(g->n, lanes) * g->groups);
+    if (__builtin_mul_overflow(g->ci * g->r.slots * g->c.slots * lanes, g->c.pix + g->c.reach, &row) || row > INT64_MAX / 64)
+        return td_fail_as(TD_ENOMEM, "%s: the padded input is too large", op) != NULL;
+    s->images = lanes;
+    s->rows = conv_max((int64_t)(CONV_SCRATCH_MOST / esize) / conv_max(row, 1) - g->r.reach, conv_min(4, g->r.pix));
+    s->rows = conv_max(1, conv_min(s->rows, conv_ceil_div(g->r.pix, conv_ceil_div(tasks, units))));
+    s->rows = conv_ceil_div(g->r.pix, conv_max(1, conv_ceil_div(g->r.pix, s->rows)));
+    return strips_finish(s, g, lanes, op);
+}
+
+/** Offset in scratch of every tap of every source channel, in the order of k. */
 static void strips_offsets(const conv_strips *s, const conv_grid *g, int32_t *off)
 {
     for (int64_t a = 0; a < g->r.taps; a++)
-        for (int64_t c = 0; c < g->ci; c++)
-            for (int64_t b = 0; b < g->c.taps; b++) {
-                int64_t sr, sc, dr, dc;
-                axis_tap(&g->r, a, &sr, &dr);
-                axis_tap(&g->c, b, &sc, &dc);
-                *off++ = (int32_t)(c * s->channel + (sr * g->c.slots + sc) * s->plane + dr * s->line + dc);
-            }
+        for (int64_t b = 0; b < g->c.taps; b++) {
+            int64_t sr, sc, dr, dc;
+            axis_tap(&g->r, a, &sr, &dr);
+            axis_tap(&g->c, b, &sc, &dc);
+            int64_t at = (sr * g->c.slots + sc) * s->plane + dr * s->line + dc * s->lanes;
+            for (int64_t c = 0; c < g->ci; c++) off[a * g->ka + b * g->kb + c * g->kc] = (int32_t)(c * s->channel + at);
+        }
 }
 
-/** Rows of taps first .. last - 1 that meet the source from any of pixel rows i .. i + n - 1. */
+/** Taps first .. last - 1 of an axis that meet the source from any of pixels i .. i + n - 1. */
 static void axis_live(const conv_axis *x, int64_t i, int64_t n, int64_t *first, int64_t *last)
 {
     int64_t low = i * x->step + x->first, high = low + (n - 1) * x->step; /* source rows for tap 0 */

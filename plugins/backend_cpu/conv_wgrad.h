@@ -120,7 +120,7 @@ static R(sums_fn) *const R(dot_blocks)[DOT_M][DOT_K] = {DOTS_9(DOTS_PLACE)};
 static bool R(wgrad_job_make)(R(wgrad_job) *j, const conv_grid *g, int threads, const char *op)
 {
     *j = (R(wgrad_job)){.g = *g};
-    grid_finish(&j->g);
+    grid_finish(&j->g, false);
     g = &j->g;
     int64_t lanes_bytes = g->k * g->co * VEC_BYTES;
     j->dots = 5 * g->co < 3 * LANES || lanes_bytes <= CONV_SCRATCH / 3;
@@ -247,7 +247,7 @@ static void R(wgrad_collect)(const R(wgrad_job) *j, REAL *gw, const REAL *partia
         for (int64_t a = 0; a < g->r.taps; a++)
             for (int64_t c = 0; c < g->ci; c++)
                 for (int64_t b = 0; b < taps; b++) {
-                    int64_t k = (a * g->ci + c) * taps + b;
+                    int64_t k = a * g->ka + b * g->kb + c * g->kc;
                     REAL sum = 0;
                     if (!j->dots) sum = s[k * j->lead + m];
                     else
@@ -267,7 +267,7 @@ static void R(wgrad_job_run)(const R(wgrad_job) *j, REAL *gw, const REAL *x, con
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         unsigned char *mine = ws + j->shared + (size_t)omp_get_thread_num() * j->each;
-        __builtin_memset(mine, 0, j->scratch);
+        if (axis_share(&g->r) * axis_share(&g->c) < 1) __builtin_memset(mine, 0, j->scratch); /* a border of zeros */
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < g->groups * j->parts * j->kparts; i++) {
             int64_t kp = i % j->kparts, part = i / j->kparts % j->parts, group = i / (j->kparts * j->parts);

@@ -53,16 +53,16 @@ VEC_INLINE vec_i32 pick(vec_i32 mask, vec_i32 b, vec_i32 a) { return a ^ ((a ^ b
 static void max_row_2x2(float *restrict y, int64_t *restrict at, const float *restrict x, int64_t width, int64_t q, int64_t n)
 {
     vec_i32 even, odd, lane2;
-    for (int i = 0; i < LANES_F32; i++) {
+    for (int i = 0; i < VEC_F32; i++) {
         even[i] = 2 * i;
         odd[i] = 2 * i + 1;
         lane2[i] = 2 * i;
     }
     int64_t j = 0;
-    for (; j + LANES_F32 <= n; j += LANES_F32) {
+    for (; j + VEC_F32 <= n; j += VEC_F32) {
         const float *p = x + q + 2 * j;
-        vec_f32 top0 = *(const vec_f32 *)p, top1 = *(const vec_f32 *)(p + LANES_F32);
-        vec_f32 low0 = *(const vec_f32 *)(p + width), low1 = *(const vec_f32 *)(p + width + LANES_F32);
+        vec_f32 top0 = *(const vec_f32 *)p, top1 = *(const vec_f32 *)(p + VEC_F32);
+        vec_f32 low0 = *(const vec_f32 *)(p + width), low1 = *(const vec_f32 *)(p + width + VEC_F32);
         vec_f32 v[4] = {__builtin_shuffle(top0, top1, even), __builtin_shuffle(top0, top1, odd),
                         __builtin_shuffle(low0, low1, even), __builtin_shuffle(low0, low1, odd)};
         int32_t step[4] = {0, 1, (int32_t)width, (int32_t)width + 1};
@@ -73,9 +73,9 @@ static void max_row_2x2(float *restrict y, int64_t *restrict at, const float *re
             where = pick(win, base + step[k], where);
         }
         *(vec_f32 *)(y + j) = (vec_f32)best;
-        int32_t w[LANES_F32];
+        int32_t w[VEC_F32];
         *(vec_i32 *)w = where;
-        for (int k = 0; k < LANES_F32; k++) at[j + k] = w[k];
+        for (int k = 0; k < VEC_F32; k++) at[j + k] = w[k];
     }
     for (; j < n; j++) {
         int64_t place[4] = {q + 2 * j, q + 2 * j + 1, q + 2 * j + width, q + 2 * j + width + 1};

@@ -6,10 +6,16 @@
 
 #if defined __AVX512F__
 #define VEC_BYTES 64
+#define VEC_F32 16 /* lanes, as plain numbers for the preprocessor */
+#define VEC_F64 8
 #elif defined __AVX2__
 #define VEC_BYTES 32
+#define VEC_F32 8
+#define VEC_F64 4
 #else
 #define VEC_BYTES 16
+#define VEC_F32 4
+#define VEC_F64 2
 #endif
 
 /** Vectors that may lie at any address of their elements. */
@@ -17,7 +23,15 @@ typedef float vec_f32 __attribute__((vector_size(VEC_BYTES), aligned(4), may_ali
 typedef double vec_f64 __attribute__((vector_size(VEC_BYTES), aligned(8), may_alias));
 typedef int32_t vec_i32 __attribute__((vector_size(VEC_BYTES), aligned(4), may_alias));
 typedef int64_t vec_i64 __attribute__((vector_size(VEC_BYTES), aligned(8), may_alias));
-enum { LANES_F32 = VEC_BYTES / 4, LANES_F64 = VEC_BYTES / 8 };
+
+/** X(w, 0), X(w, 1), … for each lane:  EACH_LANE(VEC_F32, X, w) */
+#define EACH_LANE_2(X, w) X(w, 0), X(w, 1)
+#define EACH_LANE_4(X, w) EACH_LANE_2(X, w), X(w, 2), X(w, 3)
+#define EACH_LANE_8(X, w) EACH_LANE_4(X, w), X(w, 4), X(w, 5), X(w, 6), X(w, 7)
+#define EACH_LANE_16(X, w) \
+    EACH_LANE_8(X, w), X(w, 8), X(w, 9), X(w, 10), X(w, 11), X(w, 12), X(w, 13), X(w, 14), X(w, 15)
+#define EACH_LANE_OF(n, X, w) EACH_LANE_##n(X, w)
+#define EACH_LANE(n, X, w) EACH_LANE_OF(n, X, w)
 
 #define VEC_INLINE static inline __attribute__((always_inline))
 

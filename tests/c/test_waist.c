@@ -77,6 +77,17 @@ static void given_outputs(void)
     TD->scope_pop(NULL);
 }
 
+static void copies_are_row_major(void)
+{
+    TD->scope_push();
+    td_tensor *t = td_transpose(td_ones(td_dims(2, 3), TD_F32), 0, 1);
+    CHECK(!td_view_dense(td_view_of(t)));
+    CHECK(td_view_dense(td_view_of(td_copy(t))));
+    CHECK(td_view_dense(td_view_of(td_tensor_dense(t))));
+    CHECK(!td_view_dense(td_view_of(td_exp(t)))); /* element-wise results keep the order of their input */
+    TD->scope_pop(NULL);
+}
+
 static void decompositions_agree(void)
 {
     TD->scope_push();
@@ -166,6 +177,7 @@ int main(void)
     RUN(errors_chain);
     RUN(promotion_follows_the_table);
     RUN(given_outputs);
+    RUN(copies_are_row_major);
     RUN(decompositions_agree);
     RUN(half_by_way_of_f32);
     RUN(results_belong_to_scopes);

@@ -50,7 +50,8 @@ enum {
     TD_OP_VIEW = 32,      /* outputs share the storage of input 0: view() instead of a kernel        */
     TD_OP_GOUT_NULL = 64, /* backward takes NULL in gout instead of zeros                            */
     TD_OP_OPTIONAL = 128, /* neither kernel nor decompose needed: its caller has another way         */
-    TD_OP_NO_PROMOTE = 256 /* inputs keep their dtypes; compute is that of input 0                   */
+    TD_OP_NO_PROMOTE = 256, /* inputs keep their dtypes; compute is that of input 0                  */
+    TD_OP_ROW_MAJOR = 512 /* outputs are row-major; else they may take the order of input 0's axes    */
 };
 
 typedef struct td_op {

@@ -147,6 +147,10 @@ return function(name)
   local report = tools.report()
   report.subjects[1] = "op " .. name
   local info, traits, f = core.op_info(name), core.op_traits(name), function_of(name)
+  if not info then
+    report:test("op " .. name, "it is there", function() return false, "no plugin that is found provides it" end)
+    return report
+  end
   local n = 0
   for i = 1, MAX_SAMPLES do
     core.manual_seed(SEED + i)
