@@ -240,6 +240,14 @@ static bool run_op(tdi_runner *r)
     return true;
 }
 
+/* An error from within, such as the allocator's or one of a part's, is told as that of the op that was called. */
+static void name_op(const td_context *ctx, const char *op)
+{
+    size_t n = strlen(op);
+    bool named = !strncmp(ctx->msg, op, n) && strchr(": ", ctx->msg[n]);
+    if (!named && !ctx->recursion && strcmp(ctx->msg, "interrupted")) tdi_error_prefix("%s: ", op);
+}
+
 bool tdi_run(tdi_op *op, td_tensor *const *in, uint32_t n_in, const void *attr, td_tensor *const *into, td_tensor **out,
              uint32_t *n_out)
 {
@@ -273,6 +281,7 @@ bool tdi_run(tdi_op *op, td_tensor *const *in, uint32_t n_in, const void *attr, 
     if (!ok) {
         tdi_drop_outputs(&r, 0);
         if (!ctx->err) td_fail_as(TD_EPLUGIN, "%s failed without saying why", op->t.name);
+        name_op(ctx, op->t.name);
         return false;
     }
     uint32_t room = *n_out;

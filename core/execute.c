@@ -281,7 +281,6 @@ bool tdi_compute(tdi_runner *r)
                   .attr = r->attr, .stream = r->dev->stream, .dev = r->dev->handle, .ordinal = r->dev->ordinal};
     bool by_parts = r->ctx->decompose && op->decompose;
     if (!by_parts) {
-        for (uint32_t i = 0; i < r->n_out; i++) tdi_dense_strides((td_view *)r->ov[i]);
         if (!tdi_choose(r->ctx, r->op, r->dev, &q, &c)) return false;
         if (!c.kernel && half_in && r->dev->unified && !op->decompose) { /* the CPU's round trip through f32 */
             q.compute = dt = TD_F32;

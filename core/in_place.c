@@ -2,10 +2,23 @@
 #include "run.h"
 #include <string.h>
 
+/* Whether two elements may share memory: taken from the least stride up, each must lead past all that lies below it. */
 static bool overlaps_itself(const td_view *v)
 {
-    for (int32_t i = 0; i < v->nd; i++)
-        if (v->stride[i] == 0 && v->dim[i] > 1) return true;
+    int32_t by_stride[TD_MAX_DIM], n = 0;
+    if (td_view_dense(v) || td_view_numel(v) <= 1) return false;
+    for (int32_t i = 0; i < v->nd; i++) {
+        if (v->dim[i] <= 1) continue;
+        int32_t at = n++;
+        for (; at > 0 && v->stride[by_stride[at - 1]] > v->stride[i]; at--) by_stride[at] = by_stride[at - 1];
+        by_stride[at] = i;
+    }
+    int64_t below = 0;
+    for (int32_t k = 0; k < n; k++) {
+        int32_t i = by_stride[k];
+        if (v->stride[i] <= below) return true;
+        below += (v->dim[i] - 1) * v->stride[i];
+    }
     return false;
 }
 
@@ -14,7 +27,7 @@ static bool check_written(const tdi_runner *r, const td_tensor *t, const char *w
     const char *op = r->op->t.name;
     if (tdi_is_number(t)) return td_fail("%s: %s is a plain number and cannot be written in place", op, what);
     if (t->shell) return td_fail_as(TD_EPLUGIN, "%s: %s was not saved for backward and cannot be written", op, what);
-    if (overlaps_itself(&t->v)) return td_fail("%s: %s is broadcast (several elements share memory) and cannot be written in place", op, what);
+    if (overlaps_itself(&t->v)) return td_fail("%s: %s is broadcast or overlaps itself (several elements share memory) and cannot be written in place", op, what);
     if (!r->ctx->grad) return true;
     if (t->requires_grad)
         return td_fail("%s: %s is a leaf that wants a gradient and cannot be changed in place; do so inside tide.no_grad", op, what);

@@ -102,7 +102,8 @@ static bool by_tensor(selection *s, td_tensor *t)
     if (td_dtype_of(t) == TD_BOOL) return choose_by_mask(s, t);
     if (td_dtype_is_float(td_dtype_of(t)))
         return td_fail("an index tensor holds integers or bools, got %s; make it with dtype \"i64\"", td_dtype_name(td_dtype_of(t)));
-    return choose(s, tdl_index_in(t));
+    td_tensor *i = tdl_index_in(t); /* negative ones count from the end; what 0 became stays out of range */
+    return choose(s, td_where(td_lt(i, td_integer(0)), td_add(i, td_integer(td_dim(s->x, s->axis))), i));
 }
 
 static bool entry(selection *s, int at, int skip)
@@ -302,15 +303,34 @@ static bool set_masked(td_tensor *x, td_tensor *mask, td_tensor *v)
     return y && td_tensor_assign(x, td_reshape(y, whole));
 }
 
+/* Where a gradient is wanted: a change in place of a view would not reach the tape, so the elements are put by their number in x,
+ * and x as a whole is assigned the result. */
+static bool set_recorded(selection *s, int key, td_tensor *v)
+{
+    td_tensor *x = s->x;
+    td_ints whole = td_shape(x);
+    td_tensor *numbers = td_arange(0, (double)td_numel(x), 1, TD_I64);
+    s->x = td_reshape(td_tensor_to(numbers, td_tensor_device(x)), whole);
+    if (!select_by(s, key)) return false;
+    chosen c = {0, flat(s->x)};
+    v = td_expand(td_cast(v, td_dtype_of(x)), td_shape(s->x));
+    td_tensor *y = td_index_copy(flat(x), c.i, flat(v), 0);
+    return y && td_tensor_assign(x, td_reshape(y, whole));
+}
+
 static bool set(selection *s, int key, td_tensor *v)
 {
-    td_tensor *mask = tdl_peek(s->L, key);
+    td_tensor *mask = tdl_peek(s->L, key), *x = s->x;
     if (!v) return false;
     if (mask && td_dtype_of(mask) == TD_BOOL && td_ndim(mask) > 0) return set_masked(s->x, mask, v);
     if (!select_by(s, key)) return false;
-    if (s->n_by == 0) return td_tensor_assign(s->x, v) != NULL;
+    if (s->n_by == 0) {
+        if (s->x == x || !td_grad_enabled() || !(td_needs_grad(x) || td_needs_grad(v))) return td_tensor_assign(s->x, v) != NULL;
+        selection again = {.L = s->L, .x = x};
+        return set_recorded(&again, key, v);
+    }
     if (s->n_by > 1) return td_fail("an assignment takes one index tensor, got %d; use scatter or a mask", s->n_by);
-    td_tensor *y = put_at(s->x, s->by, v);
+    td_tensor *y = put_at(s->x, s->by, v); /* recorded where x is no view */
     return y && td_tensor_assign(s->x, y);
 }
 

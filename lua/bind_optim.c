@@ -152,7 +152,8 @@ static int m_state(lua_State *L)
     for (uint32_t k = 0;; k++) {
         const char *name = NULL;
         td_tensor *t = td_optimizer_state(o->o, i, k, &name);
-        if (!t) break;
+        if (!name) break;
+        if (!t) continue; /* not made yet, or an option says that it is not needed */
         tdl_push_tensor(L, S, t, true);
         lua_setfield(L, -2, name);
     }

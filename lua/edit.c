@@ -416,7 +416,7 @@ static void press_tab(line_state *l, edit_complete *complete, void *arg)
 static int find_back(const char *text, int from)
 {
     for (int i = from; i >= 0; i--)
-        if (strstr(history[i], text)) return i;
+        if (strcasestr(history[i], text)) return i;
     return -1;
 }
 
@@ -428,7 +428,7 @@ static int search(line_state *l)
     int found = -1, key;
     const char *before = l->prompt;
     for (;;) {
-        snprintf(prompt, sizeof prompt, "(search) '%s': ", text);
+        snprintf(prompt, sizeof prompt, n && found < 0 ? "(not found) '%s': " : "(search) '%s': ", text);
         l->prompt = prompt;
         draw(l);
         l->prompt = before;

@@ -3,6 +3,7 @@
  *
  *     tide [options] [script [arguments]]        tide plugins | devices | help NAME | check FILE | …  */
 #include "bind.h"
+#include "pool.h"
 #include "repl.h"
 #include <limits.h>
 #include <lualib.h>
@@ -73,7 +74,7 @@ static void raise_interrupt(lua_State *L, lua_Debug *ar)
     (void)ar;
     lua_sethook(L, NULL, 0, 0);
     interrupt_pending = 0;
-    if (td_interrupted()) tdl_error(L, "interrupted!"); /* else an op has taken it already */
+    if (td_interrupted()) tdl_error(L, "interrupted"); /* else an op has taken it already */
 }
 
 static void on_interrupt(int sig)
@@ -360,7 +361,7 @@ static int protected_main(lua_State *L)
 
 int main(int argc, char **argv)
 {
-    lua_State *L = luaL_newstate();
+    lua_State *L = tide_newstate();
     command_line c = {argc, 1, argv};
     if (!L) {
         fputs("tide: out of memory\n", stderr);

@@ -78,6 +78,13 @@ bool tdi_broadcast(const char *op, const td_view *a, const td_view *b, td_view *
 {
     int32_t nd = a->nd > b->nd ? a->nd : b->nd, skip_a = nd - a->nd, skip_b = nd - b->nd;
     int64_t dim[TD_MAX_DIM];
+    bool same = a->nd == b->nd;
+    for (int32_t d = 0; same && d < nd; d++) same = a->dim[d] == b->dim[d];
+    if (same) {
+        out->nd = nd;
+        for (int32_t d = 0; d < nd; d++) out->dim[d] = a->dim[d];
+        return true;
+    }
     for (int32_t d = 0; d < nd; d++) {
         int64_t da = d < skip_a ? 1 : a->dim[d - skip_a], db = d < skip_b ? 1 : b->dim[d - skip_b];
         if (da != db && da != 1 && db != 1)

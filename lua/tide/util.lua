@@ -24,6 +24,7 @@ function M.describe(x)
   local t = type(x)
   if t == "string" then return #x > 40 and "a string" or ("the string '%s'"):format(x) end
   if t == "number" or t == "boolean" or t == "nil" then return tostring(x) end
+  if t == "table" and rawget(x, "__name") and rawget(x, "__index") then return ("the class %s"):format(x.__name) end
   local mt = getmetatable(x)
   local name = type(mt) == "table" and rawget(mt, "__name")
   return type(name) == "string" and "a " .. name or "a " .. t

@@ -29,32 +29,33 @@ ST_UNARY(softplus_f64, double, double, (a > 0 ? a : 0) + log1p(exp(-fabs(a))))
 typedef st_fn *const by_dtype[TD_N_DTYPES];
 
 /* c: a constant of the formula, in the dtype of the elements */
-static bool run(const td_kargs *k, by_dtype fns, double c)
+static bool run(const td_kargs *k, by_dtype fns, double c, int cost)
 {
     const td_view *v[2] = {k->out[0], k->in[0]};
     const float c32[2] = {(float)c, 0};
     const double c64[2] = {c, 0};
-    st_apply(v, 2, fns[k->compute], k->compute == TD_F32 ? (const void *)c32 : c64);
+    if (cost == ST_MATH && k->compute == TD_F64) cost = ST_CALL;
+    st_apply(v, 2, fns[k->compute], k->compute == TD_F32 ? (const void *)c32 : c64, cost);
     return true;
 }
 
-#define RUN(op, c)                                                                \
+#define RUN(op, c, cost)                                                          \
     static bool run_##op(const td_kargs *k)                                       \
     {                                                                             \
         static const by_dtype fns = {[TD_F32] = op##_f32, [TD_F64] = op##_f64};   \
-        return run(k, fns, c);                                                    \
+        return run(k, fns, c, cost);                                              \
     }
-RUN(sigmoid, 0)
-RUN(silu, 0)
-RUN(softplus, 0)
-RUN(leaky_relu, ((const td_leaky_relu_attr *)k->attr)->slope)
-RUN(elu, ((const td_elu_attr *)k->attr)->alpha)
+RUN(sigmoid, 0, ST_MATH)
+RUN(silu, 0, ST_MATH)
+RUN(softplus, 0, ST_MATH)
+RUN(leaky_relu, ((const td_leaky_relu_attr *)k->attr)->slope, ST_MOVE)
+RUN(elu, ((const td_elu_attr *)k->attr)->alpha, ST_MATH)
 
 static bool run_relu(const td_kargs *k)
 {
     static const by_dtype fns = {[TD_F32] = relu_f32, [TD_F64] = relu_f64, [TD_I64] = relu_i64, [TD_I32] = relu_i32,
                                  [TD_U8] = relu_u8};
-    return run(k, fns, 0);
+    return run(k, fns, 0, ST_MOVE);
 }
 
 static bool run_gelu(const td_kargs *k)
@@ -62,8 +63,8 @@ static bool run_gelu(const td_kargs *k)
     static const by_dtype exact = {[TD_F32] = gelu_f32, [TD_F64] = gelu_f64};
     static const by_dtype by_tanh = {[TD_F32] = gelu_tanh_f32, [TD_F64] = gelu_tanh_f64};
     const td_gelu_attr *a = k->attr;
-    if (a->approximate == TD_GELU_TANH) return run(k, by_tanh, 0);
-    return run(k, exact, 0);
+    if (a->approximate == TD_GELU_TANH) return run(k, by_tanh, 0, ST_MATH);
+    return run(k, exact, 0, ST_MATH);
 }
 
 #define ROW(op, dtypes) CPU_KERNEL(#op, dtypes, TD_K_STRIDED | TD_K_ALIAS_OK, run_##op)

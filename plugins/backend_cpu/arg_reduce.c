@@ -137,7 +137,7 @@ static bool search(const char *op, const td_view *x, extents e, search_fn *const
     if (e.n == 0) return td_fail("%s: expected at least one element to choose from, got an empty axis", op);
     searching s = {fns[x->dt], x->p, values, index, e};
     int64_t units = e.inner == 1 ? e.outer : e.outer * ((e.inner + BLOCK - 1) / BLOCK);
-    st_share(st_threads(e.outer * e.n * e.inner), units, search_range, &s);
+    st_share(st_threads(e.outer * e.n * e.inner, ST_MOVE), units, search_range, &s);
     return true;
 }
 

@@ -179,7 +179,7 @@ LOOK(negative_i32, int32_t, b < 0)
 static bool any_that(const td_view *y, st_fn *look)
 {
     int found = 0, *ctx = &found;
-    if (look) st_apply(&y, 1, look, &ctx);
+    if (look) st_apply(&y, 1, look, &ctx, ST_MOVE);
     return found != 0;
 }
 
@@ -192,18 +192,18 @@ typedef st_fn *const by_dtype[TD_N_DTYPES];
     {[TD_F32] = op##_f32, [TD_F64] = op##_f64, [TD_I64] = op##_i64, [TD_I32] = op##_i32, [TD_U8] = op##_u8, \
      [TD_BOOL] = with_bool}
 
-static bool run(const td_kargs *k, by_dtype fns)
+static bool run(const td_kargs *k, by_dtype fns, int cost)
 {
     const td_view *v[3] = {k->out[0], k->in[0], k->in[1]};
-    st_apply(v, 3, fns[k->compute], NULL);
+    st_apply(v, 3, fns[k->compute], NULL, cost);
     return true;
 }
 
-#define RUN(op, ...)                            \
-    static bool run_##op(const td_kargs *k)     \
-    {                                           \
+#define RUN(op, ...)                             \
+    static bool run_##op(const td_kargs *k)      \
+    {                                            \
         static const by_dtype fns = __VA_ARGS__; \
-        return run(k, fns);                     \
+        return run(k, fns, ST_MOVE);             \
     }
 RUN(add, ALL_AND_BOOL(add, or_bool))
 RUN(sub, ALL_BUT_BOOL(sub))
@@ -218,14 +218,14 @@ static bool run_floor_divide(const td_kargs *k)
 {
     static const by_dtype fns = ALL_BUT_BOOL(floor_divide);
     if (any_that(k->in[1], look_zero[k->compute])) return td_fail("floor_divide: integer division by zero");
-    return run(k, fns);
+    return run(k, fns, ST_CALL);
 }
 
 static bool run_remainder(const td_kargs *k)
 {
     static const by_dtype fns = ALL_BUT_BOOL(remainder);
     if (any_that(k->in[1], look_zero[k->compute])) return td_fail("remainder: integer division by zero");
-    return run(k, fns);
+    return run(k, fns, ST_CALL);
 }
 
 static bool run_pow(const td_kargs *k)
@@ -239,11 +239,11 @@ static bool run_pow(const td_kargs *k)
         for (size_t i = 0; i < sizeof pow_short / sizeof *pow_short; i++) {
             if (e != pow_short[i].exponent) continue;
             const td_view *v[2] = {k->out[0], k->in[0]};
-            st_apply(v, 2, k->compute == TD_F32 ? pow_short[i].f32 : pow_short[i].f64, NULL);
+            st_apply(v, 2, k->compute == TD_F32 ? pow_short[i].f32 : pow_short[i].f64, NULL, ST_MOVE);
             return true;
         }
     }
-    return run(k, fns);
+    return run(k, fns, ST_CALL);
 }
 
 #define NUMBERS (TD_BITS_FLOAT | TD_BITS_INT)

@@ -119,20 +119,92 @@ static void gemv(td_dtype dt, bool t, int64_t rows, int64_t cols, double alpha, 
     else blas.dgemv(ROW_MAJOR, trans, (int)rows, (int)cols, alpha, a, (int)lda, x, (int)incx, beta, y, (int)incy);
 }
 
-/* All sizes fit an int; m, n, k > 0. */
-static void gemm(td_dtype dt, bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const void *a, int64_t lda,
-                 const void *b, int64_t ldb, double beta, void *c, int64_t ldc)
+/* A product; all sizes fit an int, m, n, k > 0. */
+typedef struct {
+    td_dtype dt;
+    bool ta, tb;
+    int64_t m, n, k, lda, ldb, ldc;
+    const void *a, *b;
+    void *c;
+    double alpha, beta;
+} product;
+
+static void gemm(const product *p)
 {
+    int ta = p->ta ? TRANSPOSED : AS_IS, tb = p->tb ? TRANSPOSED : AS_IS;
+    int m = (int)p->m, n = (int)p->n, k = (int)p->k, lda = (int)p->lda, ldb = (int)p->ldb, ldc = (int)p->ldc;
     if (n == 1) { /* A times a column */
-        gemv(dt, ta, ta ? k : m, ta ? m : k, alpha, a, lda, b, tb ? 1 : ldb, beta, c, ldc);
+        gemv(p->dt, p->ta, p->ta ? k : m, p->ta ? m : k, p->alpha, p->a, lda, p->b, p->tb ? 1 : ldb, p->beta, p->c, ldc);
     } else if (m == 1) { /* a row times B, as B^T times a column */
-        gemv(dt, !tb, tb ? n : k, tb ? k : n, alpha, b, ldb, a, ta ? lda : 1, beta, c, 1);
-    } else if (dt == TD_F32) {
-        blas.sgemm(ROW_MAJOR, ta ? TRANSPOSED : AS_IS, tb ? TRANSPOSED : AS_IS, (int)m, (int)n, (int)k, (float)alpha, a,
-                   (int)lda, b, (int)ldb, (float)beta, c, (int)ldc);
+        gemv(p->dt, !p->tb, p->tb ? n : k, p->tb ? k : n, p->alpha, p->b, ldb, p->a, p->ta ? lda : 1, p->beta, p->c, 1);
+    } else if (p->dt == TD_F32) {
+        blas.sgemm(ROW_MAJOR, ta, tb, m, n, k, (float)p->alpha, p->a, lda, p->b, ldb, (float)p->beta, p->c, ldc);
     } else {
-        blas.dgemm(ROW_MAJOR, ta ? TRANSPOSED : AS_IS, tb ? TRANSPOSED : AS_IS, (int)m, (int)n, (int)k, alpha, a, (int)lda, b,
-                   (int)ldb, beta, c, (int)ldc);
+        blas.dgemm(ROW_MAJOR, ta, tb, m, n, k, p->alpha, p->a, lda, p->b, ldb, p->beta, p->c, ldc);
+    }
+}
+
+/* ---- threads: a grid of blocks of C, each a product of its own on one thread. OpenBLAS's own threads wait for each other
+ * several times in a product, by spinning; and they take part from 64 x 64 x 64 on, where waking them costs more. ---- */
+
+enum { PER_THREAD = 1 << 19, MOST_THREADS = 64 }; /* least m n k for a thread; OpenBLAS has memory for so many calls at once */
+
+static int threads_for(const product *p, int most)
+{
+    double worth = (double)p->m * (double)p->n * (double)p->k / PER_THREAD;
+    if (most > MOST_THREADS) most = MOST_THREADS;
+    return most < worth ? most : worth < 1 ? 1 : (int)worth;
+}
+
+/* Rows of the grid: each block packs its rows of A and its columns of B, so their sum should be small. */
+static int grid_rows(const product *p, int threads)
+{
+    int best = 1;
+    double least = INFINITY;
+    for (int rows = 1; rows <= threads; rows++) {
+        double h = (double)p->m / rows, w = (double)p->n / (threads / rows);
+        if (threads % rows || (rows > 1 && h < 8) || h + w >= least) continue;
+        least = h + w;
+        best = rows;
+    }
+    return best;
+}
+
+/* Start of part i of n parts of an extent, on a multiple of 16. */
+static int64_t part_start(int64_t extent, int i, int n)
+{
+    int64_t piece = ((extent + n - 1) / n + 15) & ~(int64_t)15;
+    return i * piece < extent ? i * piece : extent;
+}
+
+static void gemm_grid(const product *p, int threads)
+{
+    int rows = grid_rows(p, threads), columns = threads / rows;
+    int64_t size = (int64_t)td_dtype_size(p->dt);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int t = 0; t < threads; t++) {
+        int64_t i = part_start(p->m, t / columns, rows), j = part_start(p->n, t % columns, columns);
+        product q = *p;
+        q.m = part_start(p->m, t / columns + 1, rows) - i;
+        q.n = part_start(p->n, t % columns + 1, columns) - j;
+        q.a = (const char *)p->a + i * (p->ta ? 1 : p->lda) * size;
+        q.b = (const char *)p->b + j * (p->tb ? p->ldb : 1) * size;
+        q.c = (char *)p->c + (i * p->ldc + j) * size;
+        if (q.m > 0 && q.n > 0) gemm(&q);
+    }
+}
+
+static void gemm_threaded(const product *p)
+{
+    int most = cpu_threads(), threads = threads_for(p, most);
+    if (threads > 1) {
+        gemm_grid(p, threads);
+    } else if (most > 1) { /* OpenBLAS asks for this number at each call */
+        omp_set_num_threads(1);
+        gemm(p);
+        omp_set_num_threads(most);
+    } else {
+        gemm(p);
     }
 }
 
@@ -159,7 +231,7 @@ bool cpu_gemm(td_dtype dt, bool ta, bool tb, int64_t m, int64_t n, int64_t k, do
         ldb = stride_for(rb, wb, ldb);
         ldc = stride_for(m, n, ldc);
         if (!lda || !ldb || !ldc) return td_fail("matmul: expected rows at most 2^31 - 1 elements apart");
-        gemm(dt, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+        gemm_threaded(&(product){dt, ta, tb, m, n, k, lda, ldb, ldc, a, b, c, alpha, beta});
         return true;
     }
     int64_t size = (int64_t)td_dtype_size(dt);

@@ -14,7 +14,7 @@
             [TD_I32] = op##_i32, [TD_U8] = op##_u8, [TD_BOOL] = op##_u8,   \
         };                                                    \
         const td_view *v[3] = {k->out[0], k->in[0], k->in[1]}; \
-        st_apply(v, 3, fns[k->in[0]->dt], NULL);              \
+        st_apply(v, 3, fns[k->in[0]->dt], NULL, ST_MOVE);     \
         return true;                                          \
     }
 COMPARE(eq, ==)
@@ -39,7 +39,7 @@ COMPARE(ge, >=)
             [TD_I32] = op##_i32, [TD_U8] = op##_u8, [TD_BOOL] = op##_u8,   \
         };                                                    \
         const td_view *v[2] = {k->out[0], k->in[0]};          \
-        st_apply(v, 2, fns[k->in[0]->dt], NULL);              \
+        st_apply(v, 2, fns[k->in[0]->dt], NULL, ST_MOVE);     \
         return true;                                          \
     }
 TEST(isnan, a != a, 0)
@@ -83,7 +83,7 @@ static bool run_logical(const td_kargs *k, bool any)
 {
     const td_view *v[3] = {k->out[0], k->in[0], k->in[1]};
     const logical l = {k->in[0]->dt, k->in[1]->dt, any};
-    st_apply(v, 3, logical_fn, &l);
+    st_apply(v, 3, logical_fn, &l, ST_MOVE);
     return true;
 }
 static bool run_logical_and(const td_kargs *k) { return run_logical(k, false); }
@@ -103,7 +103,7 @@ static bool run_logical_not(const td_kargs *k)
         [TD_I64] = not_i64, [TD_I32] = not_i32, [TD_U8] = not_8,   [TD_BOOL] = not_8,
     };
     const td_view *v[2] = {k->out[0], k->in[0]};
-    st_apply(v, 2, fns[k->in[0]->dt], NULL);
+    st_apply(v, 2, fns[k->in[0]->dt], NULL, ST_MOVE);
     return true;
 }
 

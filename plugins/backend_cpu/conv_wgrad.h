@@ -4,21 +4,13 @@
  *
  * The same strips and panels as forward, with tiles of more pixels. Vectors run along the result channels m, and g is
  * transposed for that; with few channels, or few sums altogether, along the pixels instead (`dots`), and the lanes of a sum are
- * added up at the end. Each part of the images has sums of its own, added in order: the bits depend on the number of
+ * added up at the end; or (`lanes`) along the images of the batch. Each part of the images has sums of its own, added in order: the bits depend on the number of
  * threads and on nothing else. A tile's sum begins at 0, so errors grow with the number of tiles, not of pixels. */
-
-enum {
-    R(TILE) = 1024 / sizeof(REAL),
-    R(DOT_TILE) = 4096 / sizeof(REAL),
-    R(LD) = R(TILE) + LANES, /* row of a panel: not a power of two, or all its rows meet in a few cache sets */
-    R(DOT_LD) = R(DOT_TILE) + LANES,
-    R(BLOCK) = 2 * LANES /* channels of a block of g */
-};
 
 typedef struct {
     conv_grid g;
     conv_strips s;
-    bool dots;
+    bool lanes, dots;       /* images in lanes; else along pixels, or along channels                   */
     int64_t width, kc;      /* pixels of a tile; windows (k) of a panel                               */
     int64_t parts, kparts;  /* shares of the strips, and of k                                         */
     int64_t lead;           /* channels, rounded to vectors                                           */
@@ -27,118 +19,45 @@ typedef struct {
     size_t shared, each;
 } R(wgrad_job);
 
-/** sums[j][v] += sum_p panel[j][p] g[p][v] */
-VEC_INLINE void R(outer)(const int kb, const int nv, REAL *sums, int64_t lead, const REAL *panel, const REAL *g, int64_t n)
+/** Whether images in lanes are faster. Vector operations for a pixel; the factors were measured (Zen 4). */
+static bool R(wgrad_lanes_win)(const conv_grid *g, bool dots)
 {
-    VEC acc[CONV_KB][2];
-#pragma GCC unroll 16
-    for (int j = 0; j < kb; j++)
-#pragma GCC unroll 2
-        for (int v = 0; v < nv; v++) acc[j][v] = (VEC){0};
-    for (int64_t p = 0; p < n; p++) {
-        VEC gv[2];
-#pragma GCC unroll 2
-        for (int v = 0; v < nv; v++) gv[v] = *(const VEC *)(g + (p * nv + v) * LANES);
-#pragma GCC unroll 16
-        for (int j = 0; j < kb; j++)
-#pragma GCC unroll 2
-            for (int v = 0; v < nv; v++) acc[j][v] += panel[j * R(LD) + p] * gv[v];
-    }
-#pragma GCC unroll 16
-    for (int j = 0; j < kb; j++)
-#pragma GCC unroll 2
-        for (int v = 0; v < nv; v++) *(VEC *)(sums + j * lead + v * LANES) += acc[j][v];
+    double px = (double)conv_max(1, g->r.pix * g->c.pix), from = (double)(g->r.src * g->c.src), k = (double)g->k, co = (double)g->co;
+    double other = k * (dots ? 1.25 * co : (double)(conv_ceil_div(g->co, LANES) * LANES)) / LANES + 0.3 * k + co;
+    double filled = (double)g->n / (double)(conv_ceil_div(g->n, LANES) * LANES);
+    double sums = k * co / LANES * (axis_share(&g->r) * axis_share(&g->c) + LANES / px);
+    return (1.05 * sums + 0.7 * (co + (double)g->ci * from / px)) / filled < 0.95 * other;
 }
-
-/** sums[m][j] += the lanes of sum_p g[m][p] panel[j][p] */
-VEC_INLINE void R(dots)(const int mb, const int kb, REAL *sums, int64_t lead, const REAL *g, const REAL *panel, int64_t n)
-{
-    VEC acc[DOT_M][DOT_K];
-#pragma GCC unroll 8
-    for (int m = 0; m < mb; m++)
-#pragma GCC unroll 4
-        for (int j = 0; j < kb; j++) acc[m][j] = (VEC){0};
-    for (int64_t p = 0; p < n; p += LANES) {
-        VEC w[DOT_K];
-#pragma GCC unroll 4
-        for (int j = 0; j < kb; j++) w[j] = *(const VEC *)(panel + j * R(DOT_LD) + p);
-#pragma GCC unroll 8
-        for (int m = 0; m < mb; m++) {
-            VEC gv = *(const VEC *)(g + m * R(DOT_LD) + p);
-#pragma GCC unroll 4
-            for (int j = 0; j < kb; j++) acc[m][j] += gv * w[j];
-        }
-    }
-#pragma GCC unroll 8
-    for (int m = 0; m < mb; m++)
-#pragma GCC unroll 4
-        for (int j = 0; j < kb; j++) *(VEC *)(sums + m * lead + j * LANES) += acc[m][j];
-}
-
-typedef void R(sums_fn)(REAL *sums, int64_t lead, const REAL *panel, const REAL *g, int64_t n);
-#define OUTER(kb, nv)                                                                                                  \
-    static void R(outer_##kb##_##nv)(REAL *sums, int64_t lead, const REAL *panel, const REAL *g, int64_t n)            \
-    {                                                                                                                  \
-        R(outer)(kb, nv, sums, lead, panel, g, n);                                                                     \
-    }
-#define DOTS(mb, kb)                                                                                                   \
-    static void R(dots_##mb##_##kb)(REAL *sums, int64_t lead, const REAL *panel, const REAL *g, int64_t n)             \
-    {                                                                                                                  \
-        R(dots)(mb, kb, sums, lead, g, panel, n);                                                                      \
-    }
-#define OUTER_PLACE(kb, nv) [kb - 1][nv - 1] = R(outer_##kb##_##nv),
-#define DOTS_PLACE(mb, kb) [mb - 1][kb - 1] = R(dots_##mb##_##kb),
-#define OUTER_BOTH(X, kb) X(kb, 1) X(kb, 2)
-#define OUTER_5(X) OUTER_BOTH(X, 1) OUTER_BOTH(X, 2) OUTER_BOTH(X, 3) OUTER_BOTH(X, 4) OUTER_BOTH(X, 5)
-#define OUTER_12(X) OUTER_5(X) OUTER_BOTH(X, 6) OUTER_BOTH(X, 7) OUTER_BOTH(X, 8) OUTER_BOTH(X, 9) OUTER_BOTH(X, 10) \
-        OUTER_BOTH(X, 11) OUTER_BOTH(X, 12)
-#define DOTS_ROW(X, mb) X(mb, 1) X(mb, 2) X(mb, 3)
-#define DOTS_9(X) DOTS_ROW(X, 1) DOTS_ROW(X, 2) DOTS_ROW(X, 3)
-#define DOTS_24(X) DOTS_9(X) DOTS_ROW(X, 4) DOTS_ROW(X, 5) DOTS_ROW(X, 6) X(1, 4) X(2, 4) X(3, 4) X(4, 4) X(5, 4) X(6, 4)
-#if CONV_KB == 12
-OUTER_12(OUTER)
-DOTS_24(DOTS)
-static R(sums_fn) *const R(outers)[CONV_KB][2] = {OUTER_12(OUTER_PLACE)};
-static R(sums_fn) *const R(dot_blocks)[DOT_M][DOT_K] = {DOTS_24(DOTS_PLACE)};
-#else
-OUTER_5(OUTER)
-DOTS_9(DOTS)
-static R(sums_fn) *const R(outers)[CONV_KB][2] = {OUTER_5(OUTER_PLACE)};
-static R(sums_fn) *const R(dot_blocks)[DOT_M][DOT_K] = {DOTS_9(DOTS_PLACE)};
-#endif
-#undef OUTER
-#undef DOTS
-#undef OUTER_PLACE
-#undef DOTS_PLACE
-#undef OUTER_BOTH
-#undef OUTER_5
-#undef OUTER_12
-#undef DOTS_ROW
-#undef DOTS_9
-#undef DOTS_24
 
 static bool R(wgrad_job_make)(R(wgrad_job) *j, const conv_grid *g, int threads, const char *op)
 {
     *j = (R(wgrad_job)){.g = *g};
     grid_finish(&j->g, false);
     g = &j->g;
-    int64_t lanes_bytes = g->k * g->co * VEC_BYTES;
-    j->dots = 5 * g->co < 3 * LANES || lanes_bytes <= CONV_SCRATCH / 3;
+    j->dots = 5 * g->co < 3 * LANES || g->k * g->co * VEC_BYTES <= CONV_SCRATCH / 3;
+    j->lanes = R(wgrad_lanes_win)(g, j->dots);
     j->width = j->dots ? R(DOT_TILE) : R(TILE);
     j->kc = j->dots ? 32 : 128;
     j->lead = conv_ceil_div(g->co, LANES) * LANES;
-    j->sums = g->k * (j->dots ? g->co * LANES : j->lead);
+    j->sums = g->k * (j->lanes ? g->co : j->dots ? g->co * LANES : j->lead);
     int64_t bytes = j->sums * g->groups * (int64_t)sizeof(REAL);
-    if (!strips_choose(&j->s, g, sizeof(REAL), 4 * R(TILE), LANES, threads, op)) return false;
+    if (j->lanes) {
+        grid_finish(&j->g, true);
+        if (!strips_choose_lanes(&j->s, g, sizeof(REAL), LANES, threads, op)) return false;
+    } else if (!strips_choose(&j->s, g, sizeof(REAL), 4 * R(TILE), LANES, threads, op)) return false;
     j->parts = conv_min(conv_ceil_div(threads, g->groups), conv_max(1, (int64_t)(64 << 20) / conv_max(bytes, 1)));
     j->parts = conv_max(1, conv_min(j->parts, j->s.n));
-    j->kparts = conv_max(1, conv_min(threads / (j->parts * g->groups), g->k / 64));
+    j->kparts = j->lanes ? 1 : conv_max(1, conv_min(threads / (j->parts * g->groups), g->k / 64));
     j->partial = conv_round64((size_t)(j->parts * bytes));
     j->offsets = conv_round64((size_t)g->k * sizeof(int32_t));
     j->scratch = conv_round64((size_t)(LANES + j->s.elems + LANES) * sizeof(REAL));
-    j->panel = conv_round64((size_t)(j->kc * (j->width + LANES)) * sizeof(REAL));
-    j->grad = conv_round64((size_t)(conv_ceil_div(g->co, R(BLOCK)) * R(BLOCK) * (j->width + LANES)) * sizeof(REAL));
-    j->pieces = conv_round64((size_t)j->width * sizeof(conv_piece));
+    if (j->lanes) {
+        j->grad = conv_round64((size_t)(g->co * j->s.rows * g->c.pix * LANES) * sizeof(REAL));
+    } else {
+        j->panel = conv_round64((size_t)(j->kc * (j->width + LANES)) * sizeof(REAL));
+        j->grad = conv_round64((size_t)(conv_ceil_div(g->co, R(BLOCK)) * R(BLOCK) * (j->width + LANES)) * sizeof(REAL));
+        j->pieces = conv_round64((size_t)j->width * sizeof(conv_piece));
+    }
     j->shared = j->partial + j->offsets;
     j->each = j->scratch + j->panel + j->grad + 4 * j->pieces;
     return true;
@@ -224,9 +143,65 @@ static void R(wgrad_strip)(const R(wgrad_job) *j, REAL *sums, const REAL *x, con
     }
 }
 
+/* ---- images in lanes ---- */
+
+/** Windows k0 .. k0 + kb, all of row of taps a, against channels m0 .. m1; pixels that no window of them meets are left out. */
+static void R(lanes_block)(const R(wgrad_job) *j, REAL *sums, const REAL *scratch, const REAL *grad, const conv_strip *t,
+                           const int32_t *off, int64_t a, int64_t k0, int64_t kb, int64_t m0, int64_t m1)
+{
+    const conv_grid *g = &j->g;
+    int64_t i0, i1, j0, j1, k1 = k0 + kb - 1, first = (k0 - a * g->ka) / g->kb, last = (k1 - a * g->ka) / g->kb, begin, end;
+    axis_inside(&g->r, a, &i0, &i1);
+    axis_inside(&g->c, first, &j0, &j1);
+    axis_inside(&g->c, last, &begin, &end);
+    i0 = conv_max(i0, t->row) - t->row;
+    i1 = conv_min(i1, t->row + t->rows) - t->row;
+    j0 = conv_min(j0, begin);
+    j1 = conv_max(j1, end);
+    if (i1 <= i0 || j1 <= j0) return;
+    int64_t g_line = g->c.pix * LANES, blocks = conv_ceil_div(m1 - m0, DOT_M);
+    R(dot_operands) o = {.s_line = j->s.line, .g_line = g_line, .channel = t->rows * g_line, .rows = i1 - i0, .n = j1 - j0};
+    for (int64_t q = 0; q < kb; q++) o.s[q] = scratch + off[k0 + q] + i0 * j->s.line + j0 * LANES;
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t m = m0 + b * (m1 - m0) / blocks, mb = m0 + (b + 1) * (m1 - m0) / blocks - m;
+        o.g = grad + m * o.channel + i0 * g_line + j0 * LANES;
+        R(lane_dot_blocks)[mb - 1][kb - 1](sums + m * g->k + k0, g->k, &o);
+    }
+}
+
+/** One strip of one group into `sums` (channel, k). Channels are taken so many at a time that their g stays in the cache. */
+static void R(wgrad_strip_lanes)(const R(wgrad_job) *j, REAL *sums, const REAL *x, const REAL *gy, int64_t strip, int64_t group,
+                                 const int32_t *off, unsigned char *mine)
+{
+    const conv_grid *g = &j->g;
+    REAL *scratch = (REAL *)mine + LANES, *grad = (REAL *)(mine + j->scratch);
+    conv_strip t = strip_at(&j->s, g, strip);
+    int64_t plane = g->r.out * g->c.out, line = g->c.pix * LANES, row_k = g->ka;
+    const REAL *x_end = x + g->n * g->groups * g->ci * g->r.src * g->c.src, *g_end = gy + g->n * g->groups * g->co * plane;
+    R(fill_lanes)(scratch, x, x_end, g, &j->s, &t, group);
+    gy += t.img * t.image_stride + group * g->co * plane + t.row * g->c.out;
+    for (int64_t m = 0; m < g->co; m++)
+        for (int64_t i = 0; i < t.rows; i++)
+            R(rows_to_lanes)(grad + (m * t.rows + i) * line, gy + m * plane + i * g->c.out, t.image_stride, t.images, g->c.pix, 1,
+                             g_end);
+    int64_t some = conv_max(1, CONV_SCRATCH / (t.rows * line * (int64_t)sizeof(REAL) * DOT_M)) * DOT_M;
+    for (int64_t m = 0; m < g->co; m += some)
+        for (int64_t a = 0; a < g->r.taps; a++) {
+            int64_t blocks = conv_ceil_div(row_k, DOT_K);
+            for (int64_t b = 0; b < blocks; b++) {
+                int64_t k = a * row_k + b * row_k / blocks, kb = a * row_k + (b + 1) * row_k / blocks - k;
+                R(lanes_block)(j, sums, scratch, grad, &t, off, a, k, kb, m, conv_min(g->co, m + some));
+            }
+        }
+}
+
 /** Zeroes the sums of windows ka .. kz. */
 static void R(clear_sums)(const R(wgrad_job) *j, REAL *sums, int64_t ka, int64_t kz)
 {
+    if (j->lanes) {
+        __builtin_memset(sums, 0, (size_t)j->sums * sizeof(REAL));
+        return;
+    }
     if (!j->dots) {
         __builtin_memset(sums + ka * j->lead, 0, (size_t)((kz - ka) * j->lead) * sizeof(REAL));
         return;
@@ -249,7 +224,8 @@ static void R(wgrad_collect)(const R(wgrad_job) *j, REAL *gw, const REAL *partia
                 for (int64_t b = 0; b < taps; b++) {
                     int64_t k = a * g->ka + b * g->kb + c * g->kc;
                     REAL sum = 0;
-                    if (!j->dots) sum = s[k * j->lead + m];
+                    if (j->lanes) sum = s[m * g->k + k];
+                    else if (!j->dots) sum = s[k * j->lead + m];
                     else
                         for (int v = 0; v < LANES; v++) sum += s[(m * g->k + k) * LANES + v];
                     gw[(c * g->r.taps + a) * taps + b] += sum;
@@ -274,8 +250,10 @@ static void R(wgrad_job_run)(const R(wgrad_job) *j, REAL *gw, const REAL *x, con
             int64_t ka = kp * g->k / j->kparts, kz = (kp + 1) * g->k / j->kparts;
             REAL *sums = partial + (group * j->parts + part) * j->sums;
             R(clear_sums)(j, sums, ka, kz);
-            for (int64_t t = part * j->s.n / j->parts; t < (part + 1) * j->s.n / j->parts; t++)
-                R(wgrad_strip)(j, sums, x, gy, t, group, ka, kz, off, mine);
+            for (int64_t t = part * j->s.n / j->parts; t < (part + 1) * j->s.n / j->parts; t++) {
+                if (j->lanes) R(wgrad_strip_lanes)(j, sums, x, gy, t, group, off, mine);
+                else R(wgrad_strip)(j, sums, x, gy, t, group, ka, kz, off, mine);
+            }
         }
 #pragma omp for schedule(static)
         for (int64_t m = 0; m < g->groups * g->co; m++) R(wgrad_collect)(j, gw, partial, m);

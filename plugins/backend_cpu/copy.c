@@ -160,7 +160,7 @@ static void copy_same(const td_view *y, const td_view *x)
     int64_t n = td_view_numel(y), size = (int64_t)td_dtype_size(y->dt);
     st_fn *fn = copy_of_size((size_t)size);
     if (n < 64 || st_same(y, x)) {
-        st_apply(v, 2, fn, NULL);
+        st_apply(v, 2, fn, NULL, ST_MOVE);
         return;
     }
     st_iter it;
@@ -168,9 +168,9 @@ static void copy_same(const td_view *y, const td_view *x)
     int a = crossing_axis(&it, size);
     if (a >= 0) {
         crossing c = {&it, a, size, (it.dim[a] + TILE - 1) / TILE};
-        st_share(st_threads(n), n / (it.dim[a] * it.dim[it.nd - 1]) * c.strips, copy_strips, &c);
+        st_share(st_threads(n, ST_MATH), n / (it.dim[a] * it.dim[it.nd - 1]) * c.strips, copy_strips, &c);
     } else {
-        st_for(&it, fn, NULL);
+        st_for(&it, fn, NULL, ST_MOVE);
     }
 }
 
@@ -181,7 +181,7 @@ static bool run(const td_kargs *k)
     const td_view *y = k->out[0], *x = k->in[0];
     const td_view *v[2] = {y, x};
     if (y->dt == x->dt) copy_same(y, x);
-    else st_apply(v, 2, casts[x->dt][y->dt], NULL);
+    else st_apply(v, 2, casts[x->dt][y->dt], NULL, ST_MOVE);
     return true;
 }
 

@@ -27,10 +27,10 @@ static bool fill(const td_kargs *k, double value)
     uint64_t element = 0;
     cv_store(&element, y->dt, value);
     switch (td_dtype_size(y->dt)) {
-    case 1: st_apply(&y, 1, fill_8, &element); break;
-    case 2: st_apply(&y, 1, fill_16, &element); break;
-    case 4: st_apply(&y, 1, fill_32, &element); break;
-    default: st_apply(&y, 1, fill_64, &element); break;
+    case 1: st_apply(&y, 1, fill_8, &element, ST_MOVE); break;
+    case 2: st_apply(&y, 1, fill_16, &element, ST_MOVE); break;
+    case 4: st_apply(&y, 1, fill_32, &element, ST_MOVE); break;
+    default: st_apply(&y, 1, fill_64, &element, ST_MOVE); break;
     }
     return true;
 }

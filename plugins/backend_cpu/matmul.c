@@ -13,9 +13,19 @@ typedef struct {
 } gemm_args;
 
 /* Measured: TINY is the greatest m n k for small_gemm, where it and OpenBLAS take the same time; with one row or one column
- * BLAS wins from TINY_VECTOR on, and up to there plain dot products do. DEEP: rows of a panel. SHARE: least m n k for which a batch is spread over threads; from WHOLE
- * on each of its products has all threads instead. */
-enum { TINY = 2048, TINY_VECTOR = 64, DEEP = 128, SHARE = 1 << 16, WHOLE = 1 << 22 };
+ * BLAS wins from TINY_VECTOR on, and up to there plain dot products do. DEEP: rows of a panel. SHARE: m n k that are worth a
+ * thread; products of a batch that have WHOLE each get all threads one after the other. MOST_THREADS: OpenBLAS has memory for
+ * so many calls at once. */
+enum { TINY = 2048, TINY_VECTOR = 64, DEEP = 128, SHARE = 1 << 18, WHOLE = 1 << 23, MOST_THREADS = 64 };
+
+/* Threads for so many products a b + c. */
+static int threads_for(double mnk)
+{
+    if (mnk < 2 * SHARE) return 1;
+    int threads = cpu_threads();
+    if (threads > MOST_THREADS) threads = MOST_THREADS;
+    return threads < mnk / SHARE ? threads : (int)(mnk / SHARE);
+}
 
 /* Products of up to 8 columns take short vectors, the others those of the instruction set. */
 typedef float short_f32 __attribute__((vector_size(16), aligned(4), may_alias));
@@ -24,7 +34,7 @@ enum { SHORT = 4 };
 
 #define REAL float
 #define VEC vec_f32
-#define LANES LANES_F32
+#define LANES VEC_F32
 #define G(name) name##_f32
 #include "small_gemm.h"
 #undef VEC
@@ -40,7 +50,7 @@ enum { SHORT = 4 };
 #undef G
 #define REAL double
 #define VEC vec_f64
-#define LANES LANES_F64
+#define LANES VEC_F64
 #define G(name) name##_f64
 #include "small_gemm.h"
 #undef VEC
@@ -126,7 +136,7 @@ static void gemm_rows(void *ctx, int64_t from, int64_t to)
 static void gemm_strided_shared(td_dtype dt, const gemm_args *g)
 {
     rows_task t = {dt, g};
-    st_share((double)g->m * (double)g->n * (double)g->k < SHARE ? 1 : cpu_threads(), g->m, gemm_rows, &t);
+    st_share(threads_for((double)g->m * (double)g->n * (double)g->k), g->m, gemm_rows, &t);
 }
 
 /* How BLAS would read a matrix of r rows and c columns: as it lies, or transposed; false if neither. */
@@ -255,14 +265,14 @@ static void gemm_range(void *ctx, int64_t i, int64_t end)
  * and small. */
 static bool gemm_batch(td_dtype dt, gemm_args *g, batch_axes *x)
 {
+    if (x->total == 0) return true;
     if (x->nd) fold_batch(g, x);
     if (x->nd == 0) return gemm(dt, g);
-    if (x->total == 0) return true;
     double each = (double)g->m * (double)g->n * (double)g->k;
     gemm_args first = at_batch(g, x, 0, (int64_t)td_dtype_size(dt));
     if (!gemm(dt, &first)) return false;
     batch_task t = {dt, g, x, 0};
-    st_share(each < WHOLE && each * (double)x->total >= SHARE ? cpu_threads() : 1, x->total - 1, gemm_range, &t);
+    st_share(each < WHOLE ? threads_for(each * (double)x->total) : 1, x->total - 1, gemm_range, &t);
     return !t.failed;
 }
 

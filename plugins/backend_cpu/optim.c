@@ -133,7 +133,7 @@ static bool each(const td_kargs *k, const int *lists, int n, st_fn *fn, const vo
     for (uint32_t i = 0; i < k->n_list; i++) {
         const td_view *v[ST_MAX_OPS];
         for (int a = 0; a < n; a++) v[a] = k->in[(uint32_t)lists[a] * k->n_list + i];
-        if (v[0] && v[1]) st_apply(v, n, fn, options);
+        if (v[0] && v[1]) st_apply(v, n, fn, options, ST_MATH);
     }
     return true;
 }

@@ -59,7 +59,7 @@ static void draw_pieces(void *ctx, int64_t p, int64_t end)
 static bool draw(const td_kargs *k, draw_fn *fn, void *ctx)
 {
     drawing d = {k, fn, ctx, td_view_numel(k->out[0])};
-    st_share(st_threads(d.n), (d.n + PIECE - 1) / PIECE, draw_pieces, &d);
+    st_share(st_threads(d.n, 2 * ST_MATH), (d.n + PIECE - 1) / PIECE, draw_pieces, &d);
     return true;
 }
 

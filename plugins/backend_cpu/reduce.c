@@ -10,25 +10,25 @@ enum { RUN_OF_ADDS = 16 };
 
 static double sum_f32(const float *x, int64_t n)
 {
-    double lanes[LANES_F32] = {0}, s = 0;
-    while (n >= 4 * LANES_F32) {
+    double lanes[VEC_F32] = {0}, s = 0;
+    while (n >= 4 * VEC_F32) {
         vec_f32 a = {0}, b = {0}, c = {0}, d = {0};
-        int64_t runs = n / (4 * LANES_F32) < RUN_OF_ADDS ? n / (4 * LANES_F32) : RUN_OF_ADDS;
-        for (int64_t i = 0; i < runs; i++, x += 4 * LANES_F32) {
+        int64_t runs = n / (4 * VEC_F32) < RUN_OF_ADDS ? n / (4 * VEC_F32) : RUN_OF_ADDS;
+        for (int64_t i = 0; i < runs; i++, x += 4 * VEC_F32) {
             a += *(const vec_f32 *)x;
-            b += *(const vec_f32 *)(x + LANES_F32);
-            c += *(const vec_f32 *)(x + 2 * LANES_F32);
-            d += *(const vec_f32 *)(x + 3 * LANES_F32);
+            b += *(const vec_f32 *)(x + VEC_F32);
+            c += *(const vec_f32 *)(x + 2 * VEC_F32);
+            d += *(const vec_f32 *)(x + 3 * VEC_F32);
         }
         a = (a + b) + (c + d);
-        for (int l = 0; l < LANES_F32; l++) lanes[l] += (double)a[l];
-        n -= runs * 4 * LANES_F32;
+        for (int l = 0; l < VEC_F32; l++) lanes[l] += (double)a[l];
+        n -= runs * 4 * VEC_F32;
     }
     float rest = 0;
 #pragma omp simd reduction(+ : rest)
     for (int64_t i = 0; i < n; i++) rest += x[i];
 #pragma omp simd reduction(+ : s)
-    for (int l = 0; l < LANES_F32; l++) s += lanes[l];
+    for (int l = 0; l < VEC_F32; l++) s += lanes[l];
     return s + (double)rest;
 }
 
@@ -38,7 +38,7 @@ static void sum_line_f32(rd_acc *acc, const char *p, td_dtype dt, int64_t step, 
     (void)dt;
     if (step != sizeof(float)) {
         for (int64_t i = 0; i < n; i++) s += (double)*(const float *)(p + i * step);
-    } else if (n < 4 * LANES_F32) {
+    } else if (n < 4 * VEC_F32) {
         const float *x = (const float *)p;
         float few = 0;
 #pragma omp simd reduction(+ : few)

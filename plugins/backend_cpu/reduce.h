@@ -203,7 +203,7 @@ ST_INLINE void rd_lines_shared(const rd_plan *p, int64_t S, int threads)
 
 ST_INLINE void rd_lines(rd_plan *p)
 {
-    int threads = st_threads(p->kept * p->count);
+    int threads = st_threads(p->kept * p->count, ST_MOVE);
     int64_t S = rd_segments(p);
     if (threads > 1 && p->kept < 4 * threads && S > 1 && p->kept * S <= RD_ROOM) rd_lines_shared(p, S, threads);
     else st_share(threads, p->kept, rd_lines_task, p);
@@ -273,7 +273,7 @@ ST_INLINE void rd_blocks_task(void *ctx, int64_t b, int64_t end)
 ST_INLINE void rd_rows(rd_plan *p)
 {
     int64_t width = p->kdim[p->nk - 1], blocks = p->kept / width * ((width + RD_BLOCK - 1) / RD_BLOCK);
-    int threads = st_threads(p->kept * p->count);
+    int threads = st_threads(p->kept * p->count, ST_MOVE);
     int64_t S = blocks >= 8 ? 1 : p->count * (width < RD_BLOCK ? width : RD_BLOCK) / RD_SEGMENT;
     if (S > p->count) S = p->count;
     if (S <= 1) {

@@ -60,7 +60,7 @@ static bool run(const td_kargs *k)
     if (axis < 0) axis += x->nd;
     for (int i = 0; i < x->nd; i++) *(i < axis ? &outer : i == axis ? &n : &inner) *= x->dim[i];
     scan s = {x, k->out[0], n, inner, (inner + BLOCK - 1) / BLOCK};
-    st_share(st_threads(outer * n * inner), outer * s.blocks, scan_blocks, &s);
+    st_share(st_threads(outer * n * inner, 2 * ST_MATH), outer * s.blocks, scan_blocks, &s);
     return true;
 }
 

@@ -122,11 +122,17 @@ ST_ONCE void st_walk(const st_iter *it, st_fn *fn, const void *ctx, int64_t firs
     }
 }
 
-/** Threads for n elements: each has half of TD_PAR_MIN at least. */
-ST_INLINE int st_threads(int64_t n)
+/** What an element costs, in about 0.1 ns: to move or add, to compute a function of vmath.h, to call the C library. */
+enum { ST_MOVE = 1, ST_MATH = 4, ST_CALL = 40 };
+
+/**
+ * Threads for n elements of a cost: each has TD_PAR_MIN elements of cost ST_MATH at least, 10 us, for that is what it costs to
+ * wake it and to wait for it when waiting threads sleep (measured: 8 us; 1 us when they spin).
+ */
+ST_INLINE int st_threads(int64_t n, int cost)
 {
-    if (n < TD_PAR_MIN) return 1;
-    int64_t most = n / (TD_PAR_MIN / 2);
+    int64_t most = n / TD_PAR_MIN * cost / ST_MATH;
+    if (most <= 1) return 1;
     int threads = cpu_threads();
     return threads < most ? threads : (int)most;
 }
@@ -168,10 +174,10 @@ ST_INLINE void st_walk_pieces(void *ctx, int64_t u, int64_t end)
 }
 
 /** Runs fn over all blocks, on several threads if that pays. */
-ST_ONCE void st_for(const st_iter *it, st_fn *fn, const void *ctx)
+ST_ONCE void st_for(const st_iter *it, st_fn *fn, const void *ctx, int cost)
 {
     int64_t n = it->dim[it->nd - 1], rows = n ? it->total / n : 0, parts = 1, piece = n;
-    int threads = st_threads(it->total);
+    int threads = st_threads(it->total, cost);
     if (threads > 1 && rows < 4 * threads) {
         parts = (4 * threads + rows - 1) / rows;
         piece = ((n + parts - 1) / parts + 63) & ~(int64_t)63;
@@ -218,7 +224,7 @@ ST_ONCE void st_row(const st_block *b, int n_op, st_fn *fn, int threads)
  * Runs fn over the elements of v[0] and, broadcast to it, of v[1] .. v[n_op - 1].
  * One element, and operands that are single elements or lie just as v[0] does, take the shortest way.
  */
-ST_ONCE void st_apply(const td_view *const *v, int n_op, st_fn *fn, const void *ctx)
+ST_ONCE void st_apply(const td_view *const *v, int n_op, st_fn *fn, const void *ctx, int cost)
 {
     const td_view *o = v[0];
     int64_t n = td_view_numel(o);
@@ -236,14 +242,14 @@ ST_ONCE void st_apply(const td_view *const *v, int n_op, st_fn *fn, const void *
         else plain = false;
     }
     if (plain) {
-        int threads = st_threads(n);
+        int threads = st_threads(n, cost);
         if (threads == 1) fn(&b);
         else st_row(&b, n_op, fn, threads);
         return;
     }
     st_iter it;
     st_init(&it, v, n_op);
-    if (it.total > 0) st_for(&it, fn, ctx);
+    if (it.total > 0) st_for(&it, fn, ctx, cost);
 }
 
 #endif

@@ -86,22 +86,25 @@ static void cos_f32(const st_block *blk) { trig(blk, cos_small_f32, cos_large); 
 
 typedef st_fn *const by_dtype[TD_N_DTYPES];
 
-static bool run(const td_kargs *k, by_dtype fns, const void *ctx)
+static bool run(const td_kargs *k, by_dtype fns, const void *ctx, int cost)
 {
     const td_view *v[2] = {k->out[0], k->in[0]};
-    st_apply(v, 2, fns[k->compute], ctx);
+    st_apply(v, 2, fns[k->compute], ctx, cost);
     return true;
 }
 
-#define RUN(op, ...)                             \
-    static bool run_##op(const td_kargs *k)      \
-    {                                            \
-        static const by_dtype fns = __VA_ARGS__; \
-        return run(k, fns, NULL);                \
+/* cost: that of f32; f64 functions that are not just instructions are calls */
+#define RUN(op, cost, cost64, ...)                                           \
+    static bool run_##op(const td_kargs *k)                                  \
+    {                                                                        \
+        static const by_dtype fns = __VA_ARGS__;                             \
+        return run(k, fns, NULL, k->compute == TD_F64 ? (cost64) : (cost));  \
     }
-#define RUN_FLOAT(op) RUN(op, {[TD_F32] = op##_f32, [TD_F64] = op##_f64})
+#define RUN_FLOAT(op) RUN(op, ST_MATH, ST_CALL, {[TD_F32] = op##_f32, [TD_F64] = op##_f64})
+#define RUN_ROOT(op) RUN(op, ST_MATH, ST_MATH, {[TD_F32] = op##_f32, [TD_F64] = op##_f64})
 #define RUN_ALL(op, i64, i32, u8) \
-    RUN(op, {[TD_F32] = op##_f32, [TD_F64] = op##_f64, [TD_I64] = i64, [TD_I32] = i32, [TD_U8] = u8})
+    RUN(op, ST_MOVE, ST_MOVE,     \
+        {[TD_F32] = op##_f32, [TD_F64] = op##_f64, [TD_I64] = i64, [TD_I32] = i32, [TD_U8] = u8})
 
 RUN_ALL(neg, neg_i64, neg_i32, neg_u8)
 RUN_ALL(abs, abs_i64, abs_i32, same_u8)
@@ -114,13 +117,13 @@ RUN_FLOAT(exp)
 RUN_FLOAT(expm1)
 RUN_FLOAT(log)
 RUN_FLOAT(log1p)
-RUN_FLOAT(sqrt)
-RUN_FLOAT(rsqrt)
-RUN_FLOAT(reciprocal)
+RUN_ROOT(sqrt)
+RUN_ROOT(rsqrt)
+RUN_ROOT(reciprocal)
 RUN_FLOAT(tanh)
 RUN_FLOAT(erf)
-RUN(sin, {[TD_F32] = sin_f32, [TD_F64] = sin_small_f64})
-RUN(cos, {[TD_F32] = cos_f32, [TD_F64] = cos_small_f64})
+RUN(sin, ST_MATH, ST_CALL, {[TD_F32] = sin_f32, [TD_F64] = sin_small_f64})
+RUN(cos, ST_MATH, ST_CALL, {[TD_F32] = cos_f32, [TD_F64] = cos_small_f64})
 
 /* The integers from ceil(min) to floor(max), cut to what the dtype holds. */
 static int64_t int_bound(double x, int64_t least, int64_t most)
@@ -136,11 +139,11 @@ static bool run_clamp(const td_kargs *k)
     double min = isnan(a->min) ? -INFINITY : a->min, max = isnan(a->max) ? INFINITY : a->max;
     if (k->compute == TD_F32) {
         const float c[2] = {(float)min, (float)max};
-        return run(k, fns, c);
+        return run(k, fns, c, ST_MOVE);
     }
     if (k->compute == TD_F64) {
         const double c[2] = {min, max};
-        return run(k, fns, c);
+        return run(k, fns, c, ST_MOVE);
     }
     int64_t least = k->compute == TD_I64 ? INT64_MIN : k->compute == TD_I32 ? INT32_MIN : 0;
     int64_t most = k->compute == TD_I64 ? INT64_MAX : k->compute == TD_I32 ? INT32_MAX : UINT8_MAX;
@@ -148,7 +151,7 @@ static bool run_clamp(const td_kargs *k)
     const int64_t c64[2] = {lo, hi};
     const int32_t c32[2] = {(int32_t)lo, (int32_t)hi};
     const uint8_t c8[2] = {(uint8_t)lo, (uint8_t)hi};
-    return run(k, fns, k->compute == TD_I64 ? (const void *)c64 : k->compute == TD_I32 ? (const void *)c32 : c8);
+    return run(k, fns, k->compute == TD_I64 ? (const void *)c64 : k->compute == TD_I32 ? (const void *)c32 : c8, ST_MOVE);
 }
 
 #define NUMBERS (TD_BITS_FLOAT | TD_BITS_INT)

@@ -69,10 +69,10 @@ static bool choose(const td_view *out, const td_view *mask, const td_view *x, co
     const td_view *v[4] = {out, mask, x, y};
     const td_dtype mask_dt = mask->dt;
     switch (td_dtype_size(out->dt)) {
-    case 1: st_apply(v, 4, where_8, &mask_dt); break;
-    case 2: st_apply(v, 4, where_16, &mask_dt); break;
-    case 4: st_apply(v, 4, where_32, &mask_dt); break;
-    default: st_apply(v, 4, where_64, &mask_dt); break;
+    case 1: st_apply(v, 4, where_8, &mask_dt, ST_MOVE); break;
+    case 2: st_apply(v, 4, where_16, &mask_dt, ST_MOVE); break;
+    case 4: st_apply(v, 4, where_32, &mask_dt, ST_MOVE); break;
+    default: st_apply(v, 4, where_64, &mask_dt, ST_MOVE); break;
     }
     return true;
 }

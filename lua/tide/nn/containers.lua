@@ -11,7 +11,8 @@ end
 --- The arguments, or the list that is the only one of them.
 local function members(...)
   local first = ...
-  if select("#", ...) == 1 and type(first) == "table" and not Module.is_module(first) then return first, #first end
+  local single = select("#", ...) == 1 and type(first) == "table"
+  if single and not Module.is_module(first) and not rawget(first, "__name") then return first, #first end
   return {...}, select("#", ...)
 end
 
