@@ -49,41 +49,50 @@ static void max_plane(float *y, int64_t *at, const float *x, const window *r, co
 /* Lanes of b where mask, else of a; both as they are. */
 VEC_INLINE vec_i32 pick(vec_i32 mask, vec_i32 b, vec_i32 a) { return a ^ ((a ^ b) & mask); }
 
-/** Two rows of x to one of y, windows of 2 x 2 side by side: n windows from plane position q on. */
-static void max_row_2x2(float *restrict y, int64_t *restrict at, const float *restrict x, int64_t width, int64_t q, int64_t n)
+/** The greatest of each of LANES windows of 2 x 2 side by side, the first of which begins at element q of plane x. */
+VEC_INLINE void max_2x2(float *y, int64_t *at, const float *x, int64_t width, int64_t q)
 {
-    vec_i32 even, odd, lane2;
-    for (int i = 0; i < VEC_F32; i++) {
-        even[i] = 2 * i;
-        odd[i] = 2 * i + 1;
-        lane2[i] = 2 * i;
+#define EVEN(w, l) (w) * (l)
+#define ODD(w, l) (w) * (l) + 1
+    const vec_i32 even = {EACH_LANE(VEC_F32, EVEN, 2)}, odd = {EACH_LANE(VEC_F32, ODD, 2)};
+#undef EVEN
+#undef ODD
+    const float *p = x + q;
+    vec_f32 top0 = *(const vec_f32 *)p, top1 = *(const vec_f32 *)(p + VEC_F32);
+    vec_f32 low0 = *(const vec_f32 *)(p + width), low1 = *(const vec_f32 *)(p + width + VEC_F32);
+    vec_f32 v[4] = {__builtin_shuffle(top0, top1, even), __builtin_shuffle(top0, top1, odd),
+                    __builtin_shuffle(low0, low1, even), __builtin_shuffle(low0, low1, odd)};
+    int32_t step[4] = {0, 1, (int32_t)width, (int32_t)width + 1}, places[VEC_F32];
+    vec_i32 best = (vec_i32)v[0], base = even + (int32_t)q, where = base;
+    for (int k = 1; k < 4; k++) {
+        vec_i32 win = (v[k] > (vec_f32)best) | (v[k] != v[k]);
+        best = pick(win, (vec_i32)v[k], best);
+        where = pick(win, base + step[k], where);
     }
-    int64_t j = 0;
-    for (; j + VEC_F32 <= n; j += VEC_F32) {
-        const float *p = x + q + 2 * j;
-        vec_f32 top0 = *(const vec_f32 *)p, top1 = *(const vec_f32 *)(p + VEC_F32);
-        vec_f32 low0 = *(const vec_f32 *)(p + width), low1 = *(const vec_f32 *)(p + width + VEC_F32);
-        vec_f32 v[4] = {__builtin_shuffle(top0, top1, even), __builtin_shuffle(top0, top1, odd),
-                        __builtin_shuffle(low0, low1, even), __builtin_shuffle(low0, low1, odd)};
-        int32_t step[4] = {0, 1, (int32_t)width, (int32_t)width + 1};
-        vec_i32 best = (vec_i32)v[0], base = lane2 + (int32_t)(q + 2 * j), where = base;
-        for (int k = 1; k < 4; k++) {
-            vec_i32 win = (v[k] > (vec_f32)best) | (v[k] != v[k]);
-            best = pick(win, (vec_i32)v[k], best);
-            where = pick(win, base + step[k], where);
+    *(vec_f32 *)y = (vec_f32)best;
+    *(vec_i32 *)places = where;
+    for (int k = 0; k < VEC_F32; k++) at[k] = places[k];
+}
+
+/** Windows of 2 x 2 that do not overlap. A vector at the end of a row writes into the next row, which is written after it;
+ *  where there is no room for that, windows are taken one by one. */
+static void max_plane_2x2(float *y, int64_t *at, const float *x, const window *r, const window *c)
+{
+    int64_t in = r->in * c->in, out = r->out * c->out;
+    for (int64_t i = 0; i < r->out; i++)
+        for (int64_t j = 0; j < c->out;) {
+            int64_t q = 2 * i * c->in + 2 * j, to = i * c->out + j;
+            if (to + VEC_F32 <= out && q + c->in + 2 * VEC_F32 <= in) {
+                max_2x2(y + to, at + to, x, c->in, q);
+                j += VEC_F32;
+                continue;
+            }
+            int64_t place[4] = {q, q + 1, q + c->in, q + c->in + 1}, best = q;
+            for (int k = 1; k < 4; k++) best = wins(x[place[k]], x[best]) ? place[k] : best;
+            y[to] = x[best];
+            at[to] = best;
+            j++;
         }
-        *(vec_f32 *)(y + j) = (vec_f32)best;
-        int32_t w[VEC_F32];
-        *(vec_i32 *)w = where;
-        for (int k = 0; k < VEC_F32; k++) at[j + k] = w[k];
-    }
-    for (; j < n; j++) {
-        int64_t place[4] = {q + 2 * j, q + 2 * j + 1, q + 2 * j + width, q + 2 * j + width + 1};
-        int64_t best = place[0];
-        for (int k = 1; k < 4; k++) best = wins(x[place[k]], x[best]) ? place[k] : best;
-        y[j] = x[best];
-        at[j] = best;
-    }
 }
 
 static bool run_max_pool2d(const td_kargs *a)
@@ -104,9 +113,8 @@ static bool run_max_pool2d(const td_kargs *a)
         const float *xp = (const float *)x->p + p * in;
         float *yp = (float *)y->p + p * out;
         int64_t *ap = (int64_t *)a->out[1]->p + p * out;
-        if (!halves) max_plane(yp, ap, xp, &r, &c);
-        else
-            for (int64_t i = 0; i < r.out; i++) max_row_2x2(yp + i * c.out, ap + i * c.out, xp, c.in, 2 * i * c.in, c.out);
+        if (halves) max_plane_2x2(yp, ap, xp, &r, &c);
+        else max_plane(yp, ap, xp, &r, &c);
     }
     return true;
 }

@@ -139,7 +139,17 @@ describe("changes in place", function()
   it("of a view of a recorded tensor are one clear error", function()
     local x = leaf {{1, 2}, {3, 4}}
     local y = x * 2
-    fails_with(function() y[1] = 0 end, "view")
+    fails_with(function() y[1]:add_(1) end, "view")
+  end)
+
+  it("by assignment to elements are recorded", function()
+    local x, v = leaf {{1, 2}, {3, 4}}, leaf {5, 6}
+    local y = x * 2
+    y[1] = v
+    y[{2, 1}] = 0;
+    (y * y):sum():backward()
+    assert_close({{0, 0}, {0, 32}}, x.grad)
+    assert_close({10, 12}, v.grad)
   end)
 
   it("make views that were taken before stale", function()

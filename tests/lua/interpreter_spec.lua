@@ -24,7 +24,8 @@ local function quote(s) return "'" .. s:gsub("'", "'\\''") .. "'" end
 --- Runs a shell command in which $TIDE is the program; returns stdout, stderr, exit status.
 local function shell(command)
   local err = scratch .. ".err"
-  local p = assert(io.popen(("TIDE=%s; export TIDE; { %s\n} 2>%s; echo \" $?\""):format(quote(program), command, quote(err))))
+  local p = assert(io.popen(("TIDE=%s OUT=%s; export TIDE; { %s\n} 2>%s; echo \" $?\"")
+                           :format(quote(program), quote(scratch .. ".out"), command, quote(err))))
   local out = p:read "a"
   p:close()
   local f = assert(io.open(err))
@@ -145,9 +146,9 @@ describe("the interpreter", function()
       print(pcall(function() while true do end end))
       local x = require "tide".ones(400, 400)
       print(pcall(coroutine.wrap(function() while true do x:matmul(x) end end)))
-      print((x + 1).shape ~= nil)]], [[>"$0.out" & p=$!
-      waits() { i=0; while [ "$(wc -l <"$0.out")" -lt "$1" ] && [ $i -lt 200 ]; do sleep 0.05; i=$((i+1)); done; }
-      waits 1; sleep 0.1; kill -INT $p; waits 2; sleep 0.1; kill -INT $p; wait $p; s=$?; cat "$0.out"; rm "$0.out"; (exit $s)]])
+      print((x + 1).shape ~= nil)]], [[>"$OUT" & p=$!
+      waits() { i=0; while [ "$(wc -l <"$OUT")" -lt "$1" ] && [ $i -lt 200 ]; do sleep 0.05; i=$((i+1)); done; }
+      waits 1; sleep 0.1; kill -INT $p; waits 2; sleep 0.1; kill -INT $p; wait $p; s=$?; cat "$OUT"; rm "$OUT"; (exit $s)]])
     assert.equal(0, status)
     assert.matches("^ready\nfalse\t[^\n]*:3: interrupted\nfalse\t[^\n]*:5: interrupted\ntrue\n$", out)
   end)

@@ -14,7 +14,7 @@ local M = {}
 local TensorDataset = {__name = "TensorDataset"}
 
 function TensorDataset.__index(self, key)
-  if math.type(key) == "integer" then return self:get(key) end
+  if math.type(key) == "integer" then return {self:get(key)} end
   return TensorDataset[key]
 end
 
@@ -31,7 +31,7 @@ local function scaled(self, first, ...)
   return first, ...
 end
 
---- One sample: its tensors, without the first axis.
+--- One sample: its tensors, without the first axis. dataset[i] gives them as a list.
 ---@param i integer   1 .. #self; negative counts from the end
 function TensorDataset:get(i)
   if math.type(i) ~= "integer" or i == 0 or i > self.n or i < -self.n then
@@ -75,7 +75,7 @@ end
 local Subset = {__name = "Subset"}
 
 function Subset.__index(self, key)
-  if math.type(key) == "integer" then return self:get(key) end
+  if math.type(key) == "integer" then return {self:get(key)} end
   return Subset[key]
 end
 
