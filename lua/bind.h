@@ -130,9 +130,9 @@ static inline tdl_slot *tdl_new(lua_State *L)
     return s;
 }
 
-/* What a tensor counts for the collector beside its elements' bytes: far more than its structs take, for thousands of small dead
- * ones cost more in cache misses than a cycle of the collector does. Measured: a cycle each 2000 or 1000 ops is best. */
-enum { TDL_WEIGHT = 8192 };
+/* What a tensor counts for the collector beside its elements' bytes: more than its structs take, so that small programs run a
+ * cycle each 2000 ops (1000 recorded ones). Thousands more of dead tensors would cost more in cache misses than a cycle does. */
+enum { TDL_WEIGHT = 2048 };
 
 /** Puts a tensor in its userdata: one more reference. shares: its memory is another tensor's, or nearly so. */
 static inline void tdl_fill(tdl_state *S, tdl_slot *s, td_tensor *t, bool shares)

@@ -231,6 +231,13 @@ static lua_Integer offset_at(lua_State *L, const char *who, int arg)
     return i;
 }
 
+/* Whatever is not 0 is true: the kernels count on bools of 0 and 1. */
+static void tidy_bools(td_dtype dt, void *data, size_t n)
+{
+    uint8_t *p = (uint8_t *)data;
+    for (size_t i = 0; dt == TD_BOOL && i < n; i++) p[i] = p[i] != 0;
+}
+
 /* core.from_string(bytes, dtype, shape [, offset]) */
 static int l_from_string(lua_State *L)
 {
@@ -248,6 +255,7 @@ static int l_from_string(lua_State *L)
     tdl_pay(L, S);
     td_tensor *t = new_on_cpu(L, S, tdl_new(L), dt, &shape);
     if (n) memcpy(td_tensor_host(t), from + at, n);
+    tidy_bools(dt, td_tensor_host(t), n);
     return 1;
 }
 
@@ -298,6 +306,7 @@ static int l_read_file(lua_State *L)
     if (t && n) read = read_all(fd, (char *)td_tensor_host(t), n, (off_t)at);
     why = errno;
     close(fd);
+    if (t) tidy_bools(dt, td_tensor_host(t), n);
     tdl_return(L, S, &stay, s, t, false);
     if (!read) tdl_error(L, "read_file: %s: %s", path, strerror(why));
     return 1;

@@ -145,19 +145,22 @@ void tdl_refuse(lua_State *L, tdl_state *S)
 
 /* ---- the collector ---- */
 
-enum { PAY_AT_LEAST = 1 << 20, CYCLE_AT_LEAST = 16 << 20 };
+enum { CYCLE_AT_LEAST = 4 << 20, PAYMENTS = 16 };
 
 /*
- * One cycle of Lua's collector for each T bytes of tensors made, T = max(16 MB, half of what is held): so garbage stays in
- * proportion to live tensors, and small programs pay next to nothing. The collector counts in its own heap's bytes (a cycle
- * begins when the heap has doubled), so the debt is scaled by heap / T. Its own settings keep their meaning.
+ * One cycle of Lua's collector for each T bytes of tensors made, T the greatest of 4 MB, half of what is held, and twice Lua's own
+ * heap: so garbage stays in proportion to live tensors and mostly in cache, and a large heap is not walked too often. The
+ * collector counts in its own heap's bytes (a cycle begins when that has doubled), so the debt is scaled by heap / T. Its own
+ * settings keep their meaning.
  */
 void tdl_pay_now(lua_State *L, tdl_state *S)
 {
-    double cycle = (double)S->live / 2 > CYCLE_AT_LEAST ? (double)S->live / 2 : CYCLE_AT_LEAST;
-    double kb = (double)lua_gc(L, LUA_GCCOUNT) * (double)S->debt / cycle;
+    double heap = (double)lua_gc(L, LUA_GCCOUNT) * 1024, cycle = CYCLE_AT_LEAST;
+    if ((double)S->live / 2 > cycle) cycle = (double)S->live / 2;
+    if (heap * 2 > cycle) cycle = heap * 2;
+    double kb = heap * (double)S->debt / cycle / 1024;
     S->debt = 0;
-    S->due = (size_t)(cycle / 16) > PAY_AT_LEAST ? (size_t)(cycle / 16) : PAY_AT_LEAST;
+    S->due = (size_t)cycle / PAYMENTS;
     if (!lua_gc(L, LUA_GCISRUNNING)) return; /* stopped by the script, or a finalizer runs */
     lua_gc(L, LUA_GCSTEP, kb < 1 ? 1 : kb > 1e6 ? 1000000 : (int)kb);
 }
@@ -219,7 +222,7 @@ tdl_state *tdl_state_new(lua_State *L)
 {
     tdl_state *S = (tdl_state *)lua_newuserdatauv(L, sizeof *S, 0);
     memset(S, 0, sizeof *S);
-    S->due = PAY_AT_LEAST;
+    S->due = CYCLE_AT_LEAST / PAYMENTS;
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, state_gc);
     lua_setfield(L, -2, "__gc");

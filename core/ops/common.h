@@ -5,8 +5,8 @@
 
 /* ---- checks: false (or -1) after an error ---- */
 
-/** An axis or index as a Lua user counts it, for messages; negative ones are the same in both worlds, and what was 0 there
- * has arrived as the least integer. */
+/** An axis or index as a Lua user counts it, for messages; negative ones are the same in both worlds, and what was 0
+ * there has arrived as the least integer. */
 static inline long long tdi_user(int64_t i)
 {
     return i == INT64_MIN ? 0 : i < 0 || i == INT64_MAX ? i : i + 1;

@@ -27,7 +27,7 @@ static inline bool tdi_window_option(const char *op, const char *what, td_ints g
 /** Rows (i = 0) or columns from the first to the last that a kernel touches. */
 static inline int64_t tdi_window(const tdi_geometry *m, int i) { return m->dilation[i] * (m->kernel[i] - 1) + 1; }
 
-/** By how much a window can move in an input of extents `in` with padding; less than 0 where it may hang over the end. */
+/** How far a window can move in an input of extents `in` with padding; less than 0 where it may hang over the end. */
 static inline bool tdi_window_room(const char *op, const tdi_geometry *m, const int64_t in[2], int64_t room[2])
 {
     bool fits = true;

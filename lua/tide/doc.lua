@@ -3,6 +3,7 @@ local M = {}
 
 --- Which files there are, and what their functions are called from outside: M is the module's own table.
 M.files = {
+  {module = "tide.core", path = "core.d.lua", as = {M = "tide", Tensor = "Tensor"}},
   {module = "tide", as = {M = "tide"}},
   {module = "tide.options", as = {M = "tide"}, only = {options = true}},
   {module = "tide.grad", as = {M = "tide"}, only = {gradcheck = true, jacobian = true, hessian = true, jvp = true}},
@@ -72,8 +73,13 @@ local function defined(line)
   if owner then return owner, ".", name, nil end
 end
 
-local function source_of(module)
-  local path = package.searchpath(module, package.path)
+local function source_of(file)
+  local path
+  if file.path then                                      -- beside this file
+    path = package.searchpath("tide.doc", package.path):gsub("[^/]*$", "") .. file.path
+  else
+    path = package.searchpath(file.module, package.path)
+  end
   local f = path and io.open(path, "r")
   if not f then return "" end
   local text = f:read "a"
@@ -86,7 +92,7 @@ end
 ---@return table[]     name, owner, sep, args, doc (lines), params, returns
 function M.functions(file)
   local found, block = {}, {}
-  for line in source_of(file.module):gmatch "([^\n]*)\n" do
+  for line in source_of(file):gmatch "([^\n]*)\n" do
     if line:match "^%-%-%-" then
       block[#block + 1] = line
     else
@@ -109,7 +115,7 @@ end
 ---@return string[]
 function M.head(file)
   local lines = {}
-  for line in source_of(file.module):gmatch "([^\n]*)\n" do
+  for line in source_of(file):gmatch "([^\n]*)\n" do
     if not line:match "^%-%-%-" then break end
     lines[#lines + 1] = line
   end

@@ -4,11 +4,13 @@ local core = require "tide.core"
 ---@class tide.util
 local M = {}
 
---- Raises a sentence that points at the script's line: the first one outside Tide's own files.
+--- Raises a sentence that points at the script's line: the first one outside Tide's own files. It is one line: control
+--- characters, which names in a damaged file may have, are shown by their numbers.
 ---@param fmt string   as for string.format
 ---@param ... any
 function M.fail(fmt, ...)
-  core.error(select("#", ...) > 0 and fmt:format(...) or fmt)
+  local message = select("#", ...) > 0 and fmt:format(...) or fmt
+  core.error((message:gsub("%c", function(c) return ("\\%d"):format(c:byte()) end)))
   error(fmt, 2)                                          -- not reached: core.error raises
 end
 

@@ -1,5 +1,5 @@
-/* activation.c - activation functions, element by element; formulas in ops.def. f32 by the polynomials of vmath.h, f64 by
- * the C library. */
+/* activation.c - activation functions, element by element; formulas in ops.def. f32 by the polynomials of vmath.h, f64
+ * by the C library. */
 #include "loops.h"
 #include "vmath.h"
 

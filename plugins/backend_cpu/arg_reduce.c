@@ -17,8 +17,8 @@ typedef void search_fn(const void *x, void *values, int64_t *index, extents e, i
 /* Takes v over m: it is better, or the first NaN. Comparisons with a NaN are false. */
 #define TAKES(v, m, better) ((v)better(m) || ((v) != (v) && (m) == (m)))
 
-/* from .. to count lines where inner is 1, else blocks of columns. A long line: first the greatest or least and whether there
- * is a NaN, then the first place of either; both passes vectorise. */
+/* from .. to count lines where inner is 1, else blocks of columns. A long line: first the greatest or least and
+ * whether there is a NaN, then the first place of either; both passes vectorise. */
 #define SEARCH(name, T, op, better)                                                                   \
     static int64_t name##_line(const T *x, int64_t n, T *value)                                       \
     {                                                                                                 \

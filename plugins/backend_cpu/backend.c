@@ -1,5 +1,5 @@
-/* backend.c - device "cpu": memory of the host, and the kernels of the other files, compiled for several instruction sets of
- * which one is chosen here. Everything is synchronous: there are no streams. */
+/* backend.c - device "cpu": memory of the host, and the kernels of the other files, compiled for several instruction
+ * sets of which one is chosen here. Everything is synchronous: there are no streams. */
 #include "cpu.h"
 #include <omp.h>
 #include <pthread.h>
@@ -131,7 +131,8 @@ static const void *cpu_extension(const char *name)
 static const td_backend cpu = {
     .size = sizeof cpu,
     .name = "cpu",
-    .doc = "The processor, by OpenMP, vector instructions and OpenBLAS. TIDE_CPU_ISA=plain|avx2|avx512 chooses the instructions.",
+    .doc = "The processor, by OpenMP, vector instructions and OpenBLAS. TIDE_CPU_ISA=plain|avx2|avx512 chooses the "
+           "instructions.",
     .score = cpu_score,
     .count = cpu_count,
     .open = cpu_open,
@@ -170,7 +171,8 @@ static bool runs_avx2(void)
 static bool runs_avx512(void)
 {
     return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
 }
 #endif
 

@@ -1,5 +1,6 @@
-/* binary.c - arithmetic on two tensors, element by element, with broadcasting. Integers wrap around, as in two's complement.
- * Formulas of floor_divide and remainder: PyTorch's, which are Python's (exact by way of fmod, remainder has the sign of y). */
+/* binary.c - arithmetic on two tensors, element by element, with broadcasting. Integers wrap around, as in two's
+ * complement. Formulas of floor_divide and remainder: PyTorch's, which are Python's (exact by way of fmod, remainder
+ * has the sign of y). */
 #include "loops.h"
 
 #define BINARY_FLOATS(op, expr)             \
@@ -55,8 +56,8 @@ ST_BINARY(remainder_f64, double, double, remainder_from_f64(a, b, fmod(a, b)))
 ST_BINARY(floor_divide_exact, float, float, floor_divide_from_f32(a, b, fmodf(a, b)))
 ST_BINARY(remainder_exact, float, float, remainder_from_f32(a, b, fmodf(a, b)))
 
-/* fmod without a call, for finite b and |a / b| < 2^28: a quotient of two f32 that is no integer differs from one by more than
- * f64 rounds, so trunc is right; and its product with b has at most 52 bits. */
+/* fmod without a call, for finite b and |a / b| < 2^28: a quotient of two f32 that is no integer differs from one by
+ * more than f64 rounds, so trunc is right; and its product with b has at most 52 bits. */
 ST_ALWAYS float fmod_near(float a, float b)
 {
     double q = (double)(int32_t)((double)a / (double)b);

@@ -1,5 +1,5 @@
-/* blas.c - matrix products by OpenBLAS, which is loaded at the first of them, so that starting up stays quick. It must be the
- * build on OpenMP: then its threads are those of our own loops, and OMP_NUM_THREADS holds for both. */
+/* blas.c - matrix products by OpenBLAS, which is loaded at the first of them, so that starting up stays quick. It must
+ * be the build on OpenMP: then its threads are those of our own loops, and OMP_NUM_THREADS holds for both. */
 #include "cpu.h"
 #include <dlfcn.h>
 #include <omp.h>
@@ -17,10 +17,10 @@ enum { ROW_MAJOR = 101, AS_IS = 111, TRANSPOSED = 112 };
 /* What openblas_get_parallel answers. */
 enum { SEQUENTIAL, PTHREADS, OPENMP };
 
-typedef void sgemm_fn(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda, const float *b,
-                      int ldb, float beta, float *c, int ldc);
-typedef void dgemm_fn(int order, int ta, int tb, int m, int n, int k, double alpha, const double *a, int lda, const double *b,
-                      int ldb, double beta, double *c, int ldc);
+typedef void sgemm_fn(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda,
+                      const float *b, int ldb, float beta, float *c, int ldc);
+typedef void dgemm_fn(int order, int ta, int tb, int m, int n, int k, double alpha, const double *a, int lda,
+                      const double *b, int ldb, double beta, double *c, int ldc);
 typedef void sgemv_fn(int order, int t, int m, int n, float alpha, const float *a, int lda, const float *x, int incx,
                       float beta, float *y, int incy);
 typedef void dgemv_fn(int order, int t, int m, int n, double alpha, const double *a, int lda, const double *x, int incx,
@@ -53,8 +53,9 @@ static bool usable(void *lib, const char *path)
     if (!symbol(lib, path, "openblas_get_parallel", &get_parallel)) return false;
     int kind = get_parallel();
     if (kind != OPENMP) {
-        snprintf(blas.error, sizeof blas.error, "expected the OpenMP build, %s is the %s build (Debian: apt-get install "
-                 "libopenblas-openmp-dev, or set TIDE_OPENBLAS to its path)",
+        snprintf(blas.error, sizeof blas.error,
+                 "expected the OpenMP build, %s is the %s build (Debian: apt-get install libopenblas-openmp-dev, or "
+                 "set TIDE_OPENBLAS to its path)",
                  path, kind >= SEQUENTIAL && kind <= PTHREADS ? kinds[kind] : "unknown");
         return false;
     }
@@ -108,15 +109,14 @@ static void scale(td_dtype dt, int64_t m, int64_t n, double beta, void *c, int64
     }
 }
 
-/* y = alpha op(A) x + beta y, A stored (rows, cols); y is cleared here when beta is 0: not every BLAS ignores a NaN in it. */
-static void gemv(td_dtype dt, bool t, int64_t rows, int64_t cols, double alpha, const void *a, int64_t lda, const void *x,
-                 int64_t incx, double beta, void *y, int64_t incy)
+/* y = alpha op(A) x + beta y, A stored (rows, cols). With beta 0 y is cleared: not every BLAS ignores a NaN in it. */
+static void gemv(td_dtype dt, bool t, int64_t rows, int64_t cols, double alpha, const void *a, int64_t lda,
+                 const void *x, int64_t incx, double beta, void *y, int64_t incy)
 {
-    int trans = t ? TRANSPOSED : AS_IS;
+    int trans = t ? TRANSPOSED : AS_IS, m = (int)rows, n = (int)cols, ld = (int)lda, ix = (int)incx, iy = (int)incy;
     if (beta == 0) scale(dt, t ? cols : rows, 1, 0, y, incy);
-    if (dt == TD_F32)
-        blas.sgemv(ROW_MAJOR, trans, (int)rows, (int)cols, (float)alpha, a, (int)lda, x, (int)incx, (float)beta, y, (int)incy);
-    else blas.dgemv(ROW_MAJOR, trans, (int)rows, (int)cols, alpha, a, (int)lda, x, (int)incx, beta, y, (int)incy);
+    if (dt == TD_F32) blas.sgemv(ROW_MAJOR, trans, m, n, (float)alpha, a, ld, x, ix, (float)beta, y, iy);
+    else blas.dgemv(ROW_MAJOR, trans, m, n, alpha, a, ld, x, ix, beta, y, iy);
 }
 
 /* A product; all sizes fit an int, m, n, k > 0. */
@@ -134,9 +134,11 @@ static void gemm(const product *p)
     int ta = p->ta ? TRANSPOSED : AS_IS, tb = p->tb ? TRANSPOSED : AS_IS;
     int m = (int)p->m, n = (int)p->n, k = (int)p->k, lda = (int)p->lda, ldb = (int)p->ldb, ldc = (int)p->ldc;
     if (n == 1) { /* A times a column */
-        gemv(p->dt, p->ta, p->ta ? k : m, p->ta ? m : k, p->alpha, p->a, lda, p->b, p->tb ? 1 : ldb, p->beta, p->c, ldc);
+        gemv(p->dt, p->ta, p->ta ? k : m, p->ta ? m : k, p->alpha, p->a, lda, p->b, p->tb ? 1 : ldb, p->beta, p->c,
+             ldc);
     } else if (m == 1) { /* a row times B, as B^T times a column */
-        gemv(p->dt, !p->tb, p->tb ? n : k, p->tb ? k : n, p->alpha, p->b, ldb, p->a, p->ta ? lda : 1, p->beta, p->c, 1);
+        gemv(p->dt, !p->tb, p->tb ? n : k, p->tb ? k : n, p->alpha, p->b, ldb, p->a, p->ta ? lda : 1, p->beta, p->c,
+             1);
     } else if (p->dt == TD_F32) {
         blas.sgemm(ROW_MAJOR, ta, tb, m, n, k, (float)p->alpha, p->a, lda, p->b, ldb, (float)p->beta, p->c, ldc);
     } else {
@@ -144,10 +146,12 @@ static void gemm(const product *p)
     }
 }
 
-/* ---- threads: a grid of blocks of C, each a product of its own on one thread. OpenBLAS's own threads wait for each other
- * several times in a product, by spinning; and they take part from 64 x 64 x 64 on, where waking them costs more. ---- */
+/* ---- threads: a grid of blocks of C, each a product of its own on one thread ----
+ * OpenBLAS's own threads take part from 64 x 64 x 64 on, where waking them costs more than they save, and wait for each
+ * other several times in a product, by spinning. */
 
-enum { PER_THREAD = 1 << 19, MOST_THREADS = 64 }; /* least m n k for a thread; OpenBLAS has memory for so many calls at once */
+/* Least m n k for a thread; calls at once for which OpenBLAS has memory. */
+enum { PER_THREAD = 1 << 19, MOST_THREADS = 64 };
 
 static int threads_for(const product *p, int most)
 {
@@ -208,7 +212,7 @@ static void gemm_threaded(const product *p)
     }
 }
 
-/* A row stride as OpenBLAS wants it: at least the width, which a matrix of one row need not have; 0 if it does not fit. */
+/* A row stride as OpenBLAS wants it: at least the width, even if there is but one row; 0 if it does not fit an int. */
 static int64_t stride_for(int64_t rows, int64_t width, int64_t ld)
 {
     if (rows <= 1 || ld < width) ld = width;

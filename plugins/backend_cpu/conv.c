@@ -134,7 +134,8 @@ static conv_grid transposed_grid(const td_kargs *a, int64_t row, int64_t column)
     const td_conv_transpose2d_attr *o = a->attr;
     const td_view *x = a->in[0], *w = a->in[1], *y = a->out[0];
     conv_grid g = {.n = x->dim[0], .groups = o->groups, .ci = w->dim[0] / o->groups, .co = w->dim[1]};
-    g.r = axis_transposed(x->dim[2], w->dim[2], y->dim[2], pair(&o->stride, 0), pair(&o->padding, 0), pair(&o->dilation, 0), row);
+    g.r = axis_transposed(x->dim[2], w->dim[2], y->dim[2], pair(&o->stride, 0), pair(&o->padding, 0), pair(&o->dilation, 0),
+                          row);
     g.c = axis_transposed(x->dim[3], w->dim[3], y->dim[3], pair(&o->stride, 1), pair(&o->padding, 1), pair(&o->dilation, 1),
                           column);
     g.wr = w->dim[3];

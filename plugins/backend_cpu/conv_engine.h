@@ -1,13 +1,17 @@
 /* conv_engine.h - convolution as a matrix product of which one factor, the windows of the source, is never written down
- * whole; included once per element type, with REAL, VEC, LANES and R(name) defined.
+ * whole; included once per element type after conv_micro.h and conv_scratch.h.
  *
  *     y[m][p] = bias[m] + sum_k w[m][k] s[p + off[k]]        k = (tap, source channel)   p a pixel, s scratch
  *
- * A tile is NR pixels. Its windows are either read where they lie in scratch (`direct`: pixels of a strip are counted along
- * the padded rows, so those between two rows are wasted), or packed as a panel (K, NR) that holds only true pixels, or
- * (`lanes`, conv_lanes.h) vectors run along the images of the batch. The micro
- * kernel keeps MR channels by NR pixels in registers over all k, as in Goto & van de Geijn, Anatomy of High-Performance
- * Matrix Multiplication, ACM TOMS 34(3), 2008. Every sum runs over k in order: tiles, threads and strips change no bits. */
+ * A tile is NR pixels, the micro kernel keeps MR channels of it in registers over all k, as in Goto & van de Geijn,
+ * Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34(3), 2008. A tile's windows are
+ *
+ *     direct   read where they lie in scratch: pixels are counted along the padded rows, what lies between rows is wasted
+ *     packed   copied to a panel (K, NR) that holds only true pixels
+ *     lanes    read where they lie, with as many images of the batch side by side as a vector has lanes: nothing is wasted,
+ *              and no tap outside the source is computed, but all that is read and written has to be transposed
+ *
+ * Which, depends on the shapes alone. Every sum runs over k in order: tiles, strips and threads change no bits. */
 
 enum { R(NR) = NV * LANES, R(CHUNK) = LANES /* lanes: columns of pixels that wait in temp */ };
 
@@ -32,24 +36,23 @@ typedef struct {
 } R(conv_work);
 
 /** Vector operations for a pixel by the better of panels and direct; the factors were measured (Zen 4). */
-static double R(cost)(const conv_grid *g, const conv_strips *s, bool *packed)
+static double R(cost)(const conv_grid *g, bool *packed)
 {
-    double px = (double)(s->images * s->rows * g->c.pix), width = (double)g->c.pix, tile = R(NR), co = (double)g->co;
-    double elems = (double)((s->rows * s->images - 1) * s->pitch + g->c.pix);
+    double rows = (double)g->r.pix, width = (double)g->c.pix, pitch = width + (double)g->c.reach, co = (double)g->co;
     double copies = NV * (1 + (width < LANES ? LANES / width : LANES / width * 0.5)); /* loads for a row of a panel */
-    double direct = elems / px * co * NV, panels = co * NV + 1.3 * copies + 8;
+    double direct = ((rows - 1) * pitch + width) / (rows * width) * co * NV, panels = co * NV + 1.3 * copies + 8;
     *packed = panels < direct;
-    return (*packed ? panels : direct) / tile * (double)g->k * (0.3 + 0.7 * axis_share(&g->r));
+    return (*packed ? panels : direct) / R(NR) * (double)g->k * (0.3 + 0.7 * axis_share(&g->r));
 }
 
-/** Whether images in lanes cost less than that. Only true products are computed; all that is read and written is transposed. */
+/** Whether images in lanes cost less than that. */
 static bool R(lanes_win)(const conv_grid *g, double cost)
 {
     double filled = (double)g->n / (double)(conv_ceil_div(g->n, LANES) * LANES);
     double px = (double)(g->r.pix * g->c.pix), from = (double)(g->r.src * g->c.src);
     double sums = (double)g->k * (double)g->co / LANES * axis_share(&g->r) * axis_share(&g->c);
-    double moved = 0.7 * (double)g->co + 0.7 * (double)g->ci * from / conv_max(1, (int64_t)px);
-    return (sums + moved) / filled < 0.95 * cost;
+    double moved = 0.7 * (double)g->co + 0.7 * (double)g->ci * from / px;
+    return lanes_fit(g, VEC_BYTES) && (sums + moved) / filled < 0.95 * cost;
 }
 
 static bool R(conv_job_make)(R(conv_job) *j, const conv_grid *g, int threads, const char *op)
@@ -60,7 +63,7 @@ static bool R(conv_job_make)(R(conv_job) *j, const conv_grid *g, int threads, co
     j->blocks = conv_ceil_div(g->co, MR);
     int64_t tasks = threads > 1 ? 4 * threads : 1;
     if (!strips_choose(&j->s, g, sizeof(REAL), 16 * R(NR), R(NR), tasks, op)) return false;
-    j->lanes = R(lanes_win)(g, R(cost)(g, &j->s, &j->packed));
+    j->lanes = R(lanes_win)(g, R(cost)(g, &j->packed));
     if (j->lanes) {
         grid_finish(&j->g, true);
         j->packed = false;
@@ -75,7 +78,8 @@ static bool R(conv_job_make)(R(conv_job) *j, const conv_grid *g, int threads, co
     j->steps = conv_round64(j->packed ? (size_t)j->kc * sizeof(int32_t) : 0);
     j->scratch = conv_round64((size_t)(LANES + j->s.elems + R(NR)) * sizeof(REAL)); /* loads may begin and end outside */
     j->panel = conv_round64(j->packed ? (size_t)(j->kc * R(NR)) * sizeof(REAL) : 0);
-    j->temp = conv_round64((size_t)((again ? j->blocks : 1) * MR * (j->lanes ? R(CHUNK) * LANES : R(NR))) * sizeof(REAL));
+    int64_t tile = j->lanes ? R(CHUNK) * LANES : R(NR);
+    j->temp = conv_round64((size_t)((again ? j->blocks : 1) * MR * tile) * sizeof(REAL));
     j->pieces = conv_round64(2 * R(NR) * sizeof(conv_piece));
     j->shared = j->weights + j->offsets + j->steps;
     j->each = j->scratch + j->panel + j->temp + 3 * j->pieces;
@@ -135,7 +139,8 @@ static void R(do_tile)(const R(conv_job) *j, const R(conv_work) *wk, const R(con
             int64_t m0 = b * MR, mr = conv_min(MR, g->co - m0);
             REAL *c = t->whole ? t->y + t->out_at + m0 * plane : wk->temp + (keep ? m0 * R(NR) : 0);
             R(micros)[mr - 1][t->nv - 1](c, ldc, t->a + m0 * g->k + k * mr, j->packed ? wk->panel : t->src,
-                                         j->packed ? steps : off + k, (R(span)){kn, 1, 0}, t->bias ? t->bias + m0 : NULL, k > t->k0);
+                                         j->packed ? steps : off + k, (R(span)){kn, 1, 0},
+                                         t->bias ? t->bias + m0 : NULL, k > t->k0);
             if (last && !t->whole) R(store_tile)(t->y + m0 * plane, plane, c, mr, wk->out, t->n_out, g->c.os);
         }
         k += kn;
@@ -233,8 +238,10 @@ static void R(conv_job_run)(const R(conv_job) *j, REAL *y, const REAL *x, const 
         wk.part = wk.out + 2 * R(NR);
         if (axis_share(&g->r) * axis_share(&g->c) < 1) __builtin_memset(mine, 0, j->scratch); /* a border of zeros */
 #pragma omp for schedule(static)
-        for (int64_t b = 0; b < g->groups * j->blocks; b++)
-            R(pack_weights)(packed + (b / j->blocks * g->co + b % j->blocks * MR) * g->k, w, g, b / j->blocks, b % j->blocks);
+        for (int64_t b = 0; b < g->groups * j->blocks; b++) {
+            int64_t group = b / j->blocks, block = b % j->blocks;
+            R(pack_weights)(packed + (group * g->co + block * MR) * g->k, w, g, group, block);
+        }
 #pragma omp for schedule(dynamic) nowait
         for (int64_t i = 0; i < j->tasks; i++) {
             int64_t part = i % j->split, group = i / j->split % g->groups, strip = i / (j->split * g->groups);

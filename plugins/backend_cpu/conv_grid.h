@@ -62,8 +62,7 @@ static inline int64_t conv_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t conv_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline size_t conv_round64(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
-/** Floor and ceiling of a / b for any sign of a; b > 0. */
-static inline int64_t conv_floor_to(int64_t a, int64_t b) { return a / b - (a % b < 0); }
+/** Ceiling of a / b for any sign of a; b > 0. */
 static inline int64_t conv_ceil_to(int64_t a, int64_t b) { return a / b + (a % b > 0); }
 
 static inline int64_t conv_gcd(int64_t a, int64_t b)
@@ -213,7 +212,8 @@ static bool strips_choose(conv_strips *s, const conv_grid *g, size_t esize, int6
     s->rows = g->r.pix;
     if (image <= 2 * room && units >= tasks) {
         image = conv_max(image, 1);
-        s->images = images_choose(px, room / image, conv_min(conv_min(most / image, units / tasks), conv_max(g->n, 1)), want_px, tile);
+        most = conv_min(conv_min(most / image, units / tasks), conv_max(g->n, 1));
+        s->images = images_choose(px, room / image, most, want_px, tile);
     } else {
         if (image > room) s->rows = conv_max(room / conv_max(row, 1) - g->r.reach, conv_ceil_div(64, conv_max(1, g->c.pix)));
         s->rows = conv_min(s->rows, conv_ceil_div(g->r.pix, conv_ceil_div(tasks, units)));
@@ -221,6 +221,13 @@ static bool strips_choose(conv_strips *s, const conv_grid *g, size_t esize, int6
         s->rows = conv_ceil_div(g->r.pix, conv_max(1, conv_ceil_div(g->r.pix, s->rows)));
     }
     return strips_finish(s, g, 1, op);
+}
+
+/** Whether a few rows of as many images as fill a vector are of reasonable size, channels and borders included. */
+static bool lanes_fit(const conv_grid *g, int64_t vector_bytes)
+{
+    double rows = (double)(conv_min(4, g->r.pix) + g->r.reach) * (double)(g->r.slots * g->c.slots);
+    return (double)g->ci * rows * (double)(g->c.pix + g->c.reach) * (double)vector_bytes < 4.0 * CONV_SCRATCH_MOST;
 }
 
 /** The same with images side by side in `lanes`, as many as a vector has. */

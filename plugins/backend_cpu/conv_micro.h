@@ -140,7 +140,7 @@ VEC_INLINE REAL R(lane_sum)(VEC v)
     return sum;
 }
 
-/** Where lane_dots finds its operands: pixels (i, j) of windows j at s[j], of channels m at g + m channel; rows of n vectors. */
+/** Where lane_dots finds its operands: the pixels of window j at s[j], of channel m at g + m channel; rows of n vectors. */
 typedef struct {
     const REAL *s[DOT_K], *g;
     int64_t s_line, g_line, channel, rows, n;

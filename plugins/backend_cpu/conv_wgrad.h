@@ -2,10 +2,14 @@
  *
  *     gw[m][k] = sum_p g[m][p] s[p + off[k]]        k = (tap, source channel)   p over the pixels of all images
  *
- * The same strips and panels as forward, with tiles of more pixels. Vectors run along the result channels m, and g is
- * transposed for that; with few channels, or few sums altogether, along the pixels instead (`dots`), and the lanes of a sum are
- * added up at the end; or (`lanes`) along the images of the batch. Each part of the images has sums of its own, added in order: the bits depend on the number of
- * threads and on nothing else. A tile's sum begins at 0, so errors grow with the number of tiles, not of pixels. */
+ * Strips and panels are those of conv_engine.h, with tiles of more pixels. Vectors run
+ *
+ *     along the channels m       for which g is transposed;
+ *     along the pixels (dots)    where there are few channels or few sums altogether: a sum's lanes are added up in the end;
+ *     along images (lanes)       as in conv_engine.h, without panels.
+ *
+ * Each part of the images has sums of its own, added in order: the bits depend on how many threads the plan was made for,
+ * and on nothing else. A tile's sum begins at 0, so errors grow with the number of tiles, not of pixels. */
 
 typedef struct {
     conv_grid g;
@@ -15,6 +19,7 @@ typedef struct {
     int64_t parts, kparts;  /* shares of the strips, and of k                                         */
     int64_t lead;           /* channels, rounded to vectors                                           */
     int64_t sums;           /* elements of one part's sums                                            */
+    int64_t some;           /* lanes: channels at a time, so that their g stays in the cache          */
     size_t partial, offsets, scratch, panel, grad, pieces; /* bytes of the workspace's parts           */
     size_t shared, each;
 } R(wgrad_job);
@@ -22,11 +27,12 @@ typedef struct {
 /** Whether images in lanes are faster. Vector operations for a pixel; the factors were measured (Zen 4). */
 static bool R(wgrad_lanes_win)(const conv_grid *g, bool dots)
 {
-    double px = (double)conv_max(1, g->r.pix * g->c.pix), from = (double)(g->r.src * g->c.src), k = (double)g->k, co = (double)g->co;
+    double px = (double)conv_max(1, g->r.pix * g->c.pix), from = (double)(g->r.src * g->c.src);
+    double k = (double)g->k, co = (double)g->co;
     double other = k * (dots ? 1.25 * co : (double)(conv_ceil_div(g->co, LANES) * LANES)) / LANES + 0.3 * k + co;
     double filled = (double)g->n / (double)(conv_ceil_div(g->n, LANES) * LANES);
     double sums = k * co / LANES * (axis_share(&g->r) * axis_share(&g->c) + LANES / px);
-    return (1.05 * sums + 0.7 * (co + (double)g->ci * from / px)) / filled < 0.95 * other;
+    return lanes_fit(g, VEC_BYTES) && (1.05 * sums + 0.7 * (co + (double)g->ci * from / px)) / filled < 0.95 * other;
 }
 
 static bool R(wgrad_job_make)(R(wgrad_job) *j, const conv_grid *g, int threads, const char *op)
@@ -52,7 +58,9 @@ static bool R(wgrad_job_make)(R(wgrad_job) *j, const conv_grid *g, int threads, 
     j->offsets = conv_round64((size_t)g->k * sizeof(int32_t));
     j->scratch = conv_round64((size_t)(LANES + j->s.elems + LANES) * sizeof(REAL));
     if (j->lanes) {
-        j->grad = conv_round64((size_t)(g->co * j->s.rows * g->c.pix * LANES) * sizeof(REAL));
+        int64_t channel = j->s.rows * g->c.pix * LANES;
+        j->some = conv_max(1, CONV_SCRATCH / (channel * (int64_t)sizeof(REAL) * DOT_M)) * DOT_M;
+        j->grad = conv_round64((size_t)(conv_min(j->some, g->co) * channel) * sizeof(REAL));
     } else {
         j->panel = conv_round64((size_t)(j->kc * (j->width + LANES)) * sizeof(REAL));
         j->grad = conv_round64((size_t)(conv_ceil_div(g->co, R(BLOCK)) * R(BLOCK) * (j->width + LANES)) * sizeof(REAL));
@@ -145,7 +153,8 @@ static void R(wgrad_strip)(const R(wgrad_job) *j, REAL *sums, const REAL *x, con
 
 /* ---- images in lanes ---- */
 
-/** Windows k0 .. k0 + kb, all of row of taps a, against channels m0 .. m1; pixels that no window of them meets are left out. */
+/** Windows k0 .. k0 + kb, all of row of taps a, against channels m0 .. m1, whose g is in grad; pixels for which all these
+ *  windows lie outside the source are left out. */
 static void R(lanes_block)(const R(wgrad_job) *j, REAL *sums, const REAL *scratch, const REAL *grad, const conv_strip *t,
                            const int32_t *off, int64_t a, int64_t k0, int64_t kb, int64_t m0, int64_t m1)
 {
@@ -164,35 +173,34 @@ static void R(lanes_block)(const R(wgrad_job) *j, REAL *sums, const REAL *scratc
     for (int64_t q = 0; q < kb; q++) o.s[q] = scratch + off[k0 + q] + i0 * j->s.line + j0 * LANES;
     for (int64_t b = 0; b < blocks; b++) {
         int64_t m = m0 + b * (m1 - m0) / blocks, mb = m0 + (b + 1) * (m1 - m0) / blocks - m;
-        o.g = grad + m * o.channel + i0 * g_line + j0 * LANES;
+        o.g = grad + (m - m0) * o.channel + i0 * g_line + j0 * LANES;
         R(lane_dot_blocks)[mb - 1][kb - 1](sums + m * g->k + k0, g->k, &o);
     }
 }
 
-/** One strip of one group into `sums` (channel, k). Channels are taken so many at a time that their g stays in the cache. */
-static void R(wgrad_strip_lanes)(const R(wgrad_job) *j, REAL *sums, const REAL *x, const REAL *gy, int64_t strip, int64_t group,
-                                 const int32_t *off, unsigned char *mine)
+/** One strip of one group into `sums` (channel, k). */
+static void R(wgrad_strip_lanes)(const R(wgrad_job) *j, REAL *sums, const REAL *x, const REAL *gy, int64_t strip,
+                                 int64_t group, const int32_t *off, unsigned char *mine)
 {
     const conv_grid *g = &j->g;
     REAL *scratch = (REAL *)mine + LANES, *grad = (REAL *)(mine + j->scratch);
     conv_strip t = strip_at(&j->s, g, strip);
-    int64_t plane = g->r.out * g->c.out, line = g->c.pix * LANES, row_k = g->ka;
+    int64_t plane = g->r.out * g->c.out, line = g->c.pix * LANES, blocks = conv_ceil_div(g->ka, DOT_K);
     const REAL *x_end = x + g->n * g->groups * g->ci * g->r.src * g->c.src, *g_end = gy + g->n * g->groups * g->co * plane;
     R(fill_lanes)(scratch, x, x_end, g, &j->s, &t, group);
     gy += t.img * t.image_stride + group * g->co * plane + t.row * g->c.out;
-    for (int64_t m = 0; m < g->co; m++)
-        for (int64_t i = 0; i < t.rows; i++)
-            R(rows_to_lanes)(grad + (m * t.rows + i) * line, gy + m * plane + i * g->c.out, t.image_stride, t.images, g->c.pix, 1,
-                             g_end);
-    int64_t some = conv_max(1, CONV_SCRATCH / (t.rows * line * (int64_t)sizeof(REAL) * DOT_M)) * DOT_M;
-    for (int64_t m = 0; m < g->co; m += some)
-        for (int64_t a = 0; a < g->r.taps; a++) {
-            int64_t blocks = conv_ceil_div(row_k, DOT_K);
+    for (int64_t m0 = 0; m0 < g->co; m0 += j->some) {
+        int64_t m1 = conv_min(g->co, m0 + j->some);
+        for (int64_t m = m0; m < m1; m++)
+            for (int64_t i = 0; i < t.rows; i++)
+                R(rows_to_lanes)(grad + ((m - m0) * t.rows + i) * line, gy + m * plane + i * g->c.out, t.image_stride,
+                                 t.images, g->c.pix, 1, g_end);
+        for (int64_t a = 0; a < g->r.taps; a++)
             for (int64_t b = 0; b < blocks; b++) {
-                int64_t k = a * row_k + b * row_k / blocks, kb = a * row_k + (b + 1) * row_k / blocks - k;
-                R(lanes_block)(j, sums, scratch, grad, &t, off, a, k, kb, m, conv_min(g->co, m + some));
+                int64_t k = a * g->ka + b * g->ka / blocks, kb = a * g->ka + (b + 1) * g->ka / blocks - k;
+                R(lanes_block)(j, sums, scratch, grad, &t, off, a, k, kb, m0, m1);
             }
-        }
+    }
 }
 
 /** Zeroes the sums of windows ka .. kz. */

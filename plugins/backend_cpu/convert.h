@@ -1,7 +1,7 @@
 /* convert.h - from one dtype to another, without branches, so that loops over it vectorise.
  *
- * Fractions are cut towards zero, values out of range become the greatest or least one, NaN becomes 0 in integers and true
- * in bool. f16 and bf16 are rounded to nearest, ties to even. */
+ * Fractions are cut towards zero, values out of range become the greatest or least one, NaN becomes 0 in integers and
+ * true in bool. f16 and bf16 are rounded to nearest, ties to even. */
 #ifndef TIDE_BACKEND_CPU_CONVERT_H
 #define TIDE_BACKEND_CPU_CONVERT_H
 #include "cpu.h"
@@ -80,7 +80,11 @@ CV_INLINE uint8_t cv_u8_of_f32(float x)
     return (uint8_t)(int32_t)(least < 255 ? least : 255);
 }
 
-CV_INLINE int32_t cv_i32_of_i64(int64_t x) { return (int32_t)(x > INT32_MAX ? INT32_MAX : x < INT32_MIN ? INT32_MIN : x); }
+CV_INLINE int32_t cv_i32_of_i64(int64_t x)
+{
+    return (int32_t)(x > INT32_MAX ? INT32_MAX : x < INT32_MIN ? INT32_MIN : x);
+}
+
 CV_INLINE uint8_t cv_u8_of_i64(int64_t x) { return (uint8_t)(x > 255 ? 255 : x < 0 ? 0 : x); }
 CV_INLINE uint8_t cv_u8_of_i32(int32_t x) { return (uint8_t)(x > 255 ? 255 : x < 0 ? 0 : x); }
 

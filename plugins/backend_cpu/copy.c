@@ -1,5 +1,5 @@
-/* copy.c - copies, between any strides and any two dtypes (convert.h has the rules). Equal dtypes are moved by size; where
- * input and output run along different axes, through tiles that stay in the first cache. */
+/* copy.c - copies, between any strides and any two dtypes (convert.h has the rules). Equal dtypes are moved by size;
+ * where input and output run along different axes, through tiles that stay in the first cache. */
 #include "convert.h"
 #include "loops.h"
 
@@ -78,7 +78,10 @@ COPY(copy_16, uint16_t)
 COPY(copy_32, uint32_t)
 COPY(copy_64, uint64_t)
 
-static st_fn *copy_of_size(size_t size) { return size == 1 ? copy_8 : size == 2 ? copy_16 : size == 4 ? copy_32 : copy_64; }
+static st_fn *copy_of_size(int64_t size)
+{
+    return size == 1 ? copy_8 : size == 2 ? copy_16 : size == 4 ? copy_32 : copy_64;
+}
 
 /* ---- transposition: the output runs along the inner axis, the input along another one ---- */
 
@@ -97,7 +100,8 @@ enum { TILE = 16 };
                         const T *from = (const T *)(x + (j0 + j) * sx) + i0;                                     \
                         for (int i = 0; i < TILE; i++) t[i][j] = from[i];                                        \
                     }                                                                                            \
-                    for (int i = 0; i < TILE; i++) memcpy(y + (i0 + i) * sy + j0 * (int64_t)sizeof(T), t[i], sizeof t[i]); \
+                    for (int i = 0; i < TILE; i++)                                                               \
+                        memcpy(y + (i0 + i) * sy + j0 * (int64_t)sizeof(T), t[i], sizeof t[i]);                  \
                     continue;                                                                                    \
                 }                                                                                                \
                 for (int64_t i = 0; i < h; i++) {                                                                \
@@ -158,7 +162,7 @@ static void copy_same(const td_view *y, const td_view *x)
 {
     const td_view *v[2] = {y, x};
     int64_t n = td_view_numel(y), size = (int64_t)td_dtype_size(y->dt);
-    st_fn *fn = copy_of_size((size_t)size);
+    st_fn *fn = copy_of_size(size);
     if (n < 64 || st_same(y, x)) {
         st_apply(v, 2, fn, NULL, ST_MOVE);
         return;

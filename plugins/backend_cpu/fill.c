@@ -38,7 +38,8 @@ static bool fill(const td_kargs *k, double value)
 static bool run_full(const td_kargs *k) { return fill(k, ((const td_full_attr *)k->attr)->value); }
 static bool run_zeros(const td_kargs *k) { return fill(k, 0); }
 static bool run_ones(const td_kargs *k) { return fill(k, 1); }
-static bool run_empty(const td_kargs *k) { return k != NULL; } /* whatever the memory held */
+/* Whatever the memory held; not for bools, which must be 0 or 1. */
+static bool run_empty(const td_kargs *k) { return k != NULL; }
 
 static bool run_arange(const td_kargs *k)
 {
@@ -58,8 +59,10 @@ static bool run_arange(const td_kargs *k)
 #define EVERY (TD_BITS_ALL | TD_BIT(TD_F16) | TD_BIT(TD_BF16))
 
 static const td_kernel rows[] = {
-    CPU_KERNEL("full", EVERY, TD_K_STRIDED, run_full),   CPU_KERNEL("zeros", EVERY, TD_K_STRIDED, run_zeros),
-    CPU_KERNEL("ones", EVERY, TD_K_STRIDED, run_ones),   CPU_KERNEL("empty", EVERY, TD_K_STRIDED, run_empty),
+    CPU_KERNEL("full", EVERY, TD_K_STRIDED, run_full),
+    CPU_KERNEL("zeros", EVERY, TD_K_STRIDED, run_zeros),
+    CPU_KERNEL("ones", EVERY, TD_K_STRIDED, run_ones),
+    CPU_KERNEL("empty", EVERY & ~TD_BIT(TD_BOOL), TD_K_STRIDED, run_empty),
     CPU_KERNEL("arange", EVERY, 0, run_arange),
 };
 CPU_TABLE(fill, rows)

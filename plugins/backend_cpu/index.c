@@ -147,8 +147,8 @@ static bool run_index_add(const td_kargs *a)
 #pragma omp parallel for if (outer * n * inner * size > PAR_BYTES && outer * parts > 1)
     for (int64_t t = 0; t < outer * parts; t++) {
         int64_t o = t / parts, c = t % parts * inner / parts, m = (t % parts + 1) * inner / parts - c;
-        add[x->dt]((char *)a->out[0]->p + o * x->dim[axis] * inner * size, (const char *)a->in[2]->p + o * n * inner * size, i, n,
-                   inner, c, m);
+        char *to = (char *)a->out[0]->p + o * x->dim[axis] * inner * size;
+        add[x->dt](to, (const char *)a->in[2]->p + o * n * inner * size, i, n, inner, c, m);
     }
     return true;
 }
@@ -260,7 +260,10 @@ static bool write_by_index(const td_kargs *a, const char *op, int64_t axis, bool
     return true;
 }
 
-static bool run_scatter(const td_kargs *a) { return write_by_index(a, "scatter", ((const td_scatter_attr *)a->attr)->axis, false); }
+static bool run_scatter(const td_kargs *a)
+{
+    return write_by_index(a, "scatter", ((const td_scatter_attr *)a->attr)->axis, false);
+}
 
 static bool run_scatter_add(const td_kargs *a)
 {
@@ -295,8 +298,8 @@ static bool run_nonzero_n(const td_kargs *a)
         }
         found++;
     }
-    return found == n || td_fail("nonzero_n: n: expected at most the %lld elements that are not zero, got %lld", (long long)found,
-                                 (long long)n);
+    return found == n || td_fail("nonzero_n: n: expected at most the %lld elements that are not zero, got %lld",
+                                 (long long)found, (long long)n);
 }
 
 static const td_kernel rows[] = {

@@ -1,5 +1,5 @@
-/* loops.h - makes the inner functions (st_fn) of element-wise kernels from one expression: a loop for contiguous operands,
- * which vectorises, one for operands that are a single value, and one for any strides.
+/* loops.h - makes the inner functions (st_fn) of element-wise kernels from one expression: a loop for contiguous
+ * operands, which vectorises, one for operands that are a single value, and one for any strides.
  *
  *     ST_BINARY(add_f32, float, float, a + b)           static void add_f32(const st_block *)
  *     ST_UNARY(neg_f32, float, float, -a)

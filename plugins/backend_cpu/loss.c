@@ -31,7 +31,8 @@ static float weight_of(const classes *k, int64_t t) { return k->weight ? k->weig
 static classes read_classes(const td_view *x, const td_view *target, const td_view *weight, bool has_ignore, int64_t ignore,
                             double smoothing)
 {
-    classes k = {x->dim[0], x->dim[1], 1, target->p, target->dt, weight ? weight->p : NULL, has_ignore, ignore, (float)smoothing};
+    classes k = {x->dim[0],  x->dim[1], 1, target->p, target->dt, weight ? weight->p : NULL,
+                 has_ignore, ignore,    (float)smoothing};
     for (int32_t i = 2; i < x->nd; i++) k.inner *= x->dim[i];
     return k;
 }
@@ -109,7 +110,8 @@ static void gradient_columns(const classes *k, float *gx, const float *logp, con
 }
 
 /** The same for one row of classes that lie side by side. */
-static void gradient_row(const classes *k, float *restrict gx, const float *restrict logp, float g, int64_t t, float all_weights)
+static void gradient_row(const classes *k, float *restrict gx, const float *restrict logp, float g, int64_t t,
+                         float all_weights)
 {
     if (!counts(k, t)) {
         __builtin_memset(gx, 0, (size_t)k->c * sizeof *gx);

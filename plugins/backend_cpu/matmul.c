@@ -1,6 +1,6 @@
-/* matmul.c - matrix products: matmul with broadcast batch axes, bmm, and linear, which adds a bias.
- * Floats go to OpenBLAS (blas.c), transposed operands as they lie; tiny products and odd strides to small_gemm.h; integers,
- * which wrap around, to a plain loop.    A (M, K)   B (K, N)   C (M, N) */
+/* matmul.c - matrix products: matmul with broadcast batch axes, bmm, and linear, which adds a bias. Floats go to
+ * OpenBLAS (blas.c), transposed operands as they lie; tiny products and odd strides to small_gemm.h; integers, which
+ * wrap around, to a plain loop.    A (M, K)   B (K, N)   C (M, N) */
 #include "strided.h"
 #include "vec.h"
 
@@ -12,10 +12,10 @@ typedef struct {
     int64_t ars, acs, brs, bcs, crs, ccs, bias_step;
 } gemm_args;
 
-/* Measured: TINY is the greatest m n k for small_gemm, where it and OpenBLAS take the same time; with one row or one column
- * BLAS wins from TINY_VECTOR on, and up to there plain dot products do. DEEP: rows of a panel. SHARE: m n k that are worth a
- * thread; products of a batch that have WHOLE each get all threads one after the other. MOST_THREADS: OpenBLAS has memory for
- * so many calls at once. */
+/* Measured: TINY is the greatest m n k for small_gemm, where it and OpenBLAS take the same time; with one row or one
+ * column BLAS wins from TINY_VECTOR on, and up to there plain dot products do. DEEP: rows of a panel. SHARE: m n k
+ * that are worth a thread; products of a batch that have WHOLE each get all threads one after the other. MOST_THREADS:
+ * OpenBLAS has memory for so many calls at once. */
 enum { TINY = 2048, TINY_VECTOR = 64, DEEP = 128, SHARE = 1 << 18, WHOLE = 1 << 23, MOST_THREADS = 64 };
 
 /* Threads for so many products a b + c. */
@@ -179,8 +179,8 @@ static bool gemm(td_dtype dt, const gemm_args *g)
         else gemm_strided(dt, g);
         return true;
     }
-    if (dt > TD_F64 || !readable(g->m, g->k, g->ars, g->acs, &ta, &lda) || !readable(g->k, g->n, g->brs, g->bcs, &tb, &ldb) ||
-        !readable(g->m, g->n, g->crs, g->ccs, &tc, &ldc)) {
+    if (dt > TD_F64 || !readable(g->m, g->k, g->ars, g->acs, &ta, &lda) ||
+        !readable(g->k, g->n, g->brs, g->bcs, &tb, &ldb) || !readable(g->m, g->n, g->crs, g->ccs, &tc, &ldc)) {
         gemm_strided_shared(dt, g);
         return true;
     }
@@ -216,7 +216,8 @@ static void add_axis(batch_axes *x, int64_t dim, int64_t a, int64_t b, int64_t c
 static void fold_batch(gemm_args *g, batch_axes *x)
 {
     int last = x->nd - 1;
-    while (last >= 0 && x->b[last] == 0 && (g->m == 1 || (x->a[last] == g->m * g->ars && x->c[last] == g->m * g->crs))) {
+    while (last >= 0 && x->b[last] == 0 &&
+           (g->m == 1 || (x->a[last] == g->m * g->ars && x->c[last] == g->m * g->crs))) {
         if (g->m == 1) {
             g->ars = x->a[last];
             g->crs = x->c[last];
@@ -261,8 +262,8 @@ static void gemm_range(void *ctx, int64_t i, int64_t end)
     }
 }
 
-/* The first product on this thread, for it is the one that may fail to load BLAS; the others side by side if they are many
- * and small. */
+/* The first product on this thread, for it is the one that may fail to load BLAS; the others side by side if they are
+ * many and small. */
 static bool gemm_batch(td_dtype dt, gemm_args *g, batch_axes *x)
 {
     if (x->total == 0) return true;

@@ -253,7 +253,8 @@ static void layer_norm_row_backward(float *restrict gx, const float *restrict g,
 /** gw and gb of columns c .. c + m, summed over all rows. */
 static void layer_norm_columns(const td_kargs *a, int64_t n, int64_t d, int64_t c, int64_t m)
 {
-    const float *g = (const float *)a->in[0]->p + c, *x = (const float *)a->in[1]->p + c, *mean = a->in[3]->p, *rstd = a->in[4]->p;
+    const float *g = (const float *)a->in[0]->p + c, *x = (const float *)a->in[1]->p + c;
+    const float *mean = a->in[3]->p, *rstd = a->in[4]->p;
     double gw[COLUMNS] = {0}, gb[COLUMNS] = {0};
     for (int64_t r = 0; r < n; r++)
         for (int64_t j = 0; j < m; j++) {

@@ -81,7 +81,7 @@ SGD(double, f64)
 ADAM(float, f32, sqrtf)
 ADAM(double, f64, sqrt)
 
-/* ---- RMSprop: a is the mean of g^2; the velocity and the mean of g follow, in this order, where there are such ---- */
+/* ---- RMSprop: a is the mean of g^2; the velocity and the mean of g follow, where there are such ---- */
 
 #define RMSPROP(T, suffix, sqrt_)                                                               \
     typedef struct {                                                                            \

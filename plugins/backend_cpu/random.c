@@ -1,5 +1,6 @@
-/* random.c - random words and what is made of them. Element i is made of word i % 4 of Philox4x32-10(key, counter + i / 4)
- * (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011); core/ops/random.c has the definitions.
+/* random.c - random words and what is made of them. Element i is made of word i % 4 of Philox4x32-10 with counter
+ * offset + i / 4 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011); core/ops/random.c has the
+ * definitions.
  *
  * Results are equal to the last bit on every machine and for every number of threads: this file is compiled without
  * contraction of a * b + c, uses the logarithm, sine and cosine of vmath.h, and otherwise only operations that IEEE 754

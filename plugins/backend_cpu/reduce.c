@@ -1,5 +1,6 @@
-/* reduce.c - sum, mean, prod, amax, amin, any, all over any axes. f32 sums run through short f32 partial sums into f64, so that
- * they agree with an f64 sum to a few 1e-7 of the sum of magnitudes. Integer sums and products wrap around. */
+/* reduce.c - sum, mean, prod, amax, amin, any, all over any axes. f32 sums run through short f32 partial sums into
+ * f64, so that they agree with an f64 sum to a few 1e-7 of the sum of magnitudes. Integer sums and products wrap
+ * around. */
 #include "loops.h"
 #include "reduce.h"
 #include "vec.h"

@@ -1,9 +1,9 @@
 /* reduce.h - how a reduction walks its input; reduce.c has what it does with the elements (a fold).
  *
- * Axes are split into kept and reduced ones, each set sorted by the input's strides and merged. Where the innermost axis is a
- * reduced one, each result folds lines; where it is a kept one, 256 neighbouring results fold rows together. Work that is
- * long but has few results is cut into segments, whose number depends on the sizes alone: the bits of a result do not depend
- * on the number of threads. */
+ * Axes are split into kept and reduced ones, each set sorted by the input's strides and merged. Where the innermost
+ * axis is a reduced one, each result folds lines; where it is a kept one, 256 neighbouring results fold rows together.
+ * Work that is long but has few results is cut into segments, whose number depends on the sizes alone: the bits of a
+ * result do not depend on the number of threads. */
 #ifndef TIDE_BACKEND_CPU_REDUCE_H
 #define TIDE_BACKEND_CPU_REDUCE_H
 #include "strided.h"
@@ -239,7 +239,8 @@ typedef struct {
 ST_INLINE rd_block rd_block_at(const rd_plan *p, int64_t b, rd_acc *a, int64_t S)
 {
     int in = p->nk - 1;
-    int64_t at[TD_MAX_DIM], width = p->kdim[in], blocks = (width + RD_BLOCK - 1) / RD_BLOCK, from = b % blocks * RD_BLOCK;
+    int64_t at[TD_MAX_DIM], width = p->kdim[in], blocks = (width + RD_BLOCK - 1) / RD_BLOCK;
+    int64_t from = b % blocks * RD_BLOCK;
     rd_block k = {p, NULL, NULL, width - from < RD_BLOCK ? width - from : RD_BLOCK, S, a};
     k.x = p->x + rd_seek(in, p->kdim, p->kx, b / blocks, at) + from * p->kx[in];
     k.y = p->y + rd_seek(in, p->kdim, p->ky, b / blocks, at) + from * p->ky[in];

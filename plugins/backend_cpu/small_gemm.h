@@ -1,8 +1,9 @@
-/* small_gemm.h - matrix products for any strides, without BLAS and without threads: for products too small for OpenBLAS, where
- * a call costs more than the arithmetic, and for operands that it cannot take. Included once per element type, with REAL, VEC,
- * LANES and G(name) defined.
+/* small_gemm.h - matrix products for any strides, without BLAS and without threads: for products too small for
+ * OpenBLAS, where a call costs more than the arithmetic, and for operands that it cannot take. Included once per
+ * element type, with REAL, VEC, LANES and G(name) defined.
  *
- * A panel of B (at most DEEP rows, two vectors wide) is copied to the stack, zeros to its right; four rows of C by two vectors
+ * A panel of B (at most DEEP rows, two vectors wide) is copied to the stack, zeros to its right; four rows of C by two
+ * vectors
  * stay in registers while the panel is walked.    A (m, k)   B (k, n)   C (m, n)   bias (n) or NULL */
 
 enum { G(WIDE) = 2 * LANES };
@@ -18,7 +19,8 @@ typedef struct {
 } G(panel);
 
 /* mr rows of C from row i on, nv vectors wide; straight: the columns of C are contiguous and fill the vectors. */
-VEC_INLINE void G(tile)(const int mr, const int nv, const bool straight, const gemm_args *g, const G(panel) * p, int64_t i)
+VEC_INLINE void G(tile)(const int mr, const int nv, const bool straight, const gemm_args *g, const G(panel) * p,
+                        int64_t i)
 {
     const REAL *a = p->a + i * g->ars;
     REAL *c = p->c + i * g->crs, t[G(WIDE)];
@@ -64,7 +66,8 @@ static void G(small_gemm)(const gemm_args *g)
     for (int64_t j = 0; j < g->n; j += G(WIDE)) {
         int64_t w = p.w = g->n - j < G(WIDE) ? g->n - j : G(WIDE), columns = w <= LANES ? LANES : G(WIDE);
         p.c = (REAL *)g->c + j * g->ccs;
-        for (int64_t i = 0; i < columns; i++) p.start[i] = g->bias && i < w ? ((const REAL *)g->bias)[(j + i) * g->bias_step] : 0;
+        const REAL *bias = g->bias ? (const REAL *)g->bias + j * g->bias_step : NULL;
+        for (int64_t i = 0; i < columns; i++) p.start[i] = bias && i < w ? bias[i * g->bias_step] : 0;
         for (int64_t d = 0; d == 0 || d < g->k; d += DEEP) {
             p.k = g->k - d < DEEP ? g->k - d : DEEP;
             p.first = d == 0;

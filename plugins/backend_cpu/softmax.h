@@ -39,7 +39,8 @@ static inline void log_softmax_row(float *restrict y, const float *restrict x, i
 }
 
 /** Softmax, or its logarithm, of n columns, at most SOFTMAX_COLUMNS, with elements `inner` apart. */
-static inline void softmax_columns(float *restrict y, const float *restrict x, int64_t d, int64_t inner, int64_t n, bool take_log)
+static inline void softmax_columns(float *restrict y, const float *restrict x, int64_t d, int64_t inner, int64_t n,
+                                   bool take_log)
 {
     float m[SOFTMAX_COLUMNS], sum[SOFTMAX_COLUMNS];
     for (int64_t c = 0; c < n; c++) {

@@ -159,7 +159,8 @@ static bool run_lines(const td_kargs *a, int64_t axis, bool flip, const td_view 
 {
     const td_view *x = a->in[0];
     if (axis < 0) axis += x->nd;
-    lines l = {.x = x, .values = values, .index = index, .outer = 1, .n = x->dim[axis], .inner = 1, .k = index->dim[axis], .flip = flip};
+    lines l = {.x = x, .values = values, .index = index, .outer = 1, .n = x->dim[axis], .inner = 1,
+               .k = index->dim[axis], .flip = flip};
     for (int32_t i = 0; i < x->nd; i++) {
         if (i < axis) l.outer *= x->dim[i];
         if (i > axis) l.inner *= x->dim[i];

@@ -1,8 +1,8 @@
 /* strided.h - walks several views of one shape together, as few long loops as their strides allow.
  *
- * Operand 0 gives the shape, the others are broadcast to it. Axes are sorted so that operand 0 is walked in memory order,
- * adjacent ones are merged where every operand allows it, and what is left goes to a function in blocks of `rows` rows of
- * `n` elements. All strides are in bytes, so operands may differ in dtype. */
+ * Operand 0 gives the shape, the others are broadcast to it. Axes are sorted so that operand 0 is walked in memory
+ * order, adjacent ones are merged where every operand allows it, and what is left goes to a function in blocks of
+ * `rows` rows of `n` elements. All strides are in bytes, so operands may differ in dtype. */
 #ifndef TIDE_BACKEND_CPU_STRIDED_H
 #define TIDE_BACKEND_CPU_STRIDED_H
 #include "cpu.h"
@@ -91,7 +91,8 @@ ST_ONCE void st_init(st_iter *it, const td_view *const *v, int n_op)
 }
 
 /** Rows first .. first + count - 1, elements from .. from + n - 1 of each. */
-ST_ONCE void st_walk(const st_iter *it, st_fn *fn, const void *ctx, int64_t first, int64_t count, int64_t from, int64_t n)
+ST_ONCE void st_walk(const st_iter *it, st_fn *fn, const void *ctx, int64_t first, int64_t count, int64_t from,
+                     int64_t n)
 {
     int in = it->nd - 1, mid = in - 1; /* blocks run along mid */
     int64_t at[TD_MAX_DIM] = {0}, left = first;
@@ -126,8 +127,8 @@ ST_ONCE void st_walk(const st_iter *it, st_fn *fn, const void *ctx, int64_t firs
 enum { ST_MOVE = 1, ST_MATH = 4, ST_CALL = 40 };
 
 /**
- * Threads for n elements of a cost: each has TD_PAR_MIN elements of cost ST_MATH at least, 10 us, for that is what it costs to
- * wake it and to wait for it when waiting threads sleep (measured: 8 us; 1 us when they spin).
+ * Threads for n elements of a cost: each has TD_PAR_MIN elements of cost ST_MATH at least, 10 us, for that is what it
+ * costs to wake it and to wait for it when waiting threads sleep (measured: 8 us; 1 us when they spin).
  */
 ST_INLINE int st_threads(int64_t n, int cost)
 {

@@ -45,7 +45,8 @@ ST_UNARY_C(clamp_i64, int64_t, int64_t, a < c0 ? (c0 > c1 ? c1 : c0) : a > c1 ? 
 ST_UNARY_C(clamp_i32, int32_t, int32_t, a < c0 ? (c0 > c1 ? c1 : c0) : a > c1 ? c1 : a)
 ST_UNARY_C(clamp_u8, uint8_t, uint8_t, a < c0 ? (c0 > c1 ? c1 : c0) : a > c1 ? c1 : a)
 
-/* ---- sin and cos: vm_sinf and vm_cosf are right up to VM_TRIG_MAX; a piece with a larger element goes to the C library ---- */
+/* ---- sin and cos: vm_sinf and vm_cosf are right up to VM_TRIG_MAX; a piece with a larger element goes to the C
+ * library ---- */
 
 UNARY_FLOATS(sin_small, vm_sinf(a), sin(a))
 UNARY_FLOATS(cos_small, vm_cosf(a), cos(a))
@@ -151,7 +152,8 @@ static bool run_clamp(const td_kargs *k)
     const int64_t c64[2] = {lo, hi};
     const int32_t c32[2] = {(int32_t)lo, (int32_t)hi};
     const uint8_t c8[2] = {(uint8_t)lo, (uint8_t)hi};
-    return run(k, fns, k->compute == TD_I64 ? (const void *)c64 : k->compute == TD_I32 ? (const void *)c32 : c8, ST_MOVE);
+    const void *c = k->compute == TD_I64 ? (const void *)c64 : k->compute == TD_I32 ? (const void *)c32 : c8;
+    return run(k, fns, c, ST_MOVE);
 }
 
 #define NUMBERS (TD_BITS_FLOAT | TD_BITS_INT)

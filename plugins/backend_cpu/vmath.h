@@ -42,8 +42,8 @@ VM_INLINE float vm_absf(float x) { return vm_float(vm_bits(x) & 0x7fffffffu); }
 VM_INLINE float vm_orsignf(float x, float s) { return vm_float(vm_bits(x) | (vm_bits(s) & 0x80000000u)); }
 
 /**
- * x = n ln 2 + r, |r| <= ln(2) / 2, for |x| < 2^21. Adding 1.5 2^23 leaves the nearest integer in the low bits, as a float
- * and as an integer at once. ln 2 is taken in two parts, the first short enough for n * part to be exact.
+ * x = n ln 2 + r, |r| <= ln(2) / 2, for |x| < 2^21. Adding 1.5 2^23 leaves the nearest integer in the low bits, as a
+ * float and as an integer at once. ln 2 is taken in two parts, the first short enough for n * part to be exact.
  */
 VM_INLINE float vm_reduce_ln2(float x, uint32_t *n)
 {

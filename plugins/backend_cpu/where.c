@@ -1,4 +1,5 @@
-/* where.c - choice between two tensors by a mask of any dtype. Elements are moved, not looked at: by size, for all dtypes. */
+/* where.c - choice between two tensors by a mask of any dtype. Elements are moved, not looked at: by size, for all
+ * dtypes. */
 #include "convert.h"
 #include "loops.h"
 

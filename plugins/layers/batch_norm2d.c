@@ -74,8 +74,7 @@ static td_tensor *forward(td_module *self, td_tensor *x)
 
 static bool sample(uint32_t i, td_sample *s) /* usual; a cumulative mean; without w and b; without running statistics */
 {
-    *(options *)s->opts = (options){.num_features = 3, .eps = 1e-5, .momentum = 0.1, .has_momentum = i != 1,
-                                    .affine = i != 2, .track_running_stats = i != 3};
+    *(options *)s->opts = (options){3, 1e-5, 0.1, i != 1, i != 2, i != 3};
     s->in[0] = td_randn(td_dims(2, 3, 2, 4), TD_F32);
     return i < 4;
 }

@@ -42,8 +42,8 @@ static bool forward(td_module *self, td_tensor *const *in, uint32_t n_in, td_ten
         return td_fail_as(TD_ESHAPE, "BCEWithLogitsLoss: expected x and target of one shape, got %s and %s",
                           td_describe(x).s, td_describe(target).s);
     bool one = o->pos_weight.n == 1;
-    td_tensor *loss = one ? td_bce_with_logits(x, target, o->pos_weight.v[0])
-                          : by_class(x, target, td_param(self, "pos_weight"));
+    td_tensor *loss =
+        one ? td_bce_with_logits(x, target, o->pos_weight.v[0]) : by_class(x, target, td_param(self, "pos_weight"));
     out[0] = td_reduce_loss(weight ? td_mul(loss, weight) : loss, NULL, o->reduction);
     return out[0];
 }

@@ -54,7 +54,7 @@ describe("the interpreter", function()
   teardown(function() os.remove(scratch) end)
 
   it("says its version and its options", function()
-    local out, err, status = shell '"$TIDE" --version'
+    local out, err, status, _ = shell '"$TIDE" --version'
     assert.same({("Tide %s (Lua 5.4.%s)\n"):format(tide.version, out:match "5%.4%.(%d+)"), "", 0}, {out, err, status})
     out, _, status = shell '"$TIDE" --help'
     assert.matches("^usage: tide", out)
@@ -87,7 +87,7 @@ describe("the interpreter", function()
   end)
 
   it("prints an uncaught error with a traceback, and fails", function()
-    local out, err, status = script "local function f() error 'boom' end\nprint 'before'\nf()"
+    local out, err, status, _ = script "local function f() error 'boom' end\nprint 'before'\nf()"
     assert.equal("before\n", out)
     assert.matches(":1: boom\nstack traceback:", err)
     assert.matches(":3: in main chunk", err)
@@ -131,7 +131,8 @@ describe("the interpreter", function()
   end)
 
   it("is interactive without a terminal, too", function()
-    local out, err, status = shell [[printf 'x = 1\nx + 1, "a"\nfor i = 1, 2 do\nprint(i)\nend\nerror "e"\n= {1, {2}, k = "v"}\n' | "$TIDE" -i]]
+    local lines = [[x = 1\nx + 1, "a"\nfor i = 1, 2 do\nprint(i)\nend\nerror "e"\n= {1, {2}, k = "v"}\n]]
+    local out, err, status = shell(("printf '%s' | \"$TIDE\" -i"):format(lines))
     assert.equal('2\ta\n1\n2\n{1, {2}, k = "v"}\n', out)
     assert.matches("stdin:1: e", err)
     assert.equal(0, status)

@@ -75,7 +75,20 @@ describe("tide.save and tide.load", function()
     fails_with(function() tide.save(cyclic, path) end, "deep")
   end)
 
-  it("read files that Python wrote, and write files that it reads", function()
+  it("read a file that Python's safetensors 0.8 wrote", function()
+    local header = '{"__metadata__":{"by":"python"},"i":{"dtype":"I64","shape":[2],"data_offsets":[0,16]},"e":{"dtype":"F64",'
+      .. '"shape":[0,2],"data_offsets":[16,16]},"y":{"dtype":"F32","shape":[2,2],"data_offsets":[16,32]},"m":{"dtype":"BOOL",'
+      .. '"shape":[1],"data_offsets":[32,33]}}'
+    file(header .. (" "):rep(-#header % 8), ("<i8i8ffffB"):pack(1, -2, 2, 4, 6, 9, 1))
+    local loaded, metadata = tide.load(path)
+    assert.same({{2, 4}, {6, 9}}, loaded.y:totable())
+    assert.same({1, -2}, loaded.i:totable())
+    assert.same({true}, loaded.m:totable())
+    assert.equal("(0, 2)", tostring(loaded.e:shape()))
+    assert.equal("python", metadata.by)
+  end)
+
+  it("read files that Python writes here, and write files that it reads", function()
     local probe = os.execute "python3 -c 'import safetensors.numpy, numpy' 2>/dev/null"
     if not probe then return pending "python3 has no safetensors and numpy" end
     local script = ([==[

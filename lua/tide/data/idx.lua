@@ -36,11 +36,11 @@ local function parse_header(path, bytes)
   end
   if axes < 1 or axes > MAX_AXES then util.fail("idx: %s: expected 1 to %d axes, got %d", path, MAX_AXES, axes) end
   if #head < 4 + 4 * axes then util.fail("idx: %s: it ends within its header", path) end
-  local shape, count = {}, 1
+  local shape, count, span = {}, 1, 1                    -- span: without the extents that are 0
   for i = 1, axes do
     shape[i] = (">I4"):unpack(head, 1 + 4 * i)
-    if shape[i] ~= 0 and count > (1 << 48) // shape[i] then util.fail("idx: %s: its extents are too large", path) end
-    count = count * shape[i]
+    if shape[i] > 0 and span > (1 << 48) // shape[i] then util.fail("idx: %s: its extents are too large", path) end
+    count, span = count * shape[i], span * math.max(shape[i], 1)
   end
   local expected = 4 + 4 * axes + count * kind[2]
   if n ~= expected then

@@ -127,12 +127,12 @@ local function bytes_of(entry)
   if type(entry.shape) ~= "table" or #entry.shape > MAX_AXES then
     return nil, ("expected a shape of at most %d axes"):format(MAX_AXES)
   end
-  local bytes = size
+  local bytes, span = size, size                         -- span: without the extents that are 0
   for k in pairs(entry.shape) do if math.type(k) ~= "integer" then return nil, "expected a list as shape" end end
   for _, n in ipairs(entry.shape) do
     if not whole(n) then return nil, "expected integers >= 0 as shape" end
-    if n ~= 0 and bytes > (1 << 56) // n then return nil, "the shape is too large" end
-    bytes = bytes * n
+    if n > 0 and span > (1 << 56) // n then return nil, "the shape is too large" end
+    bytes, span = bytes * n, span * math.max(n, 1)
   end
   return bytes
 end
