@@ -306,8 +306,9 @@ static bool by_decomposition(const td_node *n, frame *f, uint64_t need)
         else if (f->in[i] && f->in[i]->shell)
             return td_fail_as(TD_EPLUGIN, "%s: a second derivative needs input %s, which the op does not save", n->op->t.name,
                               tdi_place_name(n->op, i, n->n_list));
-    td_tensor **in = calloc(3 * (size_t)n->n_in + 1, sizeof *in), **x = in + n->n_in, **g = x + n->n_in;
+    td_tensor **in = calloc(3 * (size_t)n->n_in + 1, sizeof *in);
     if (!in) return no_memory();
+    td_tensor **x = in + n->n_in, **g = x + n->n_in;
     uint32_t n_y = 0, n_x = 0;
     for (uint32_t i = 0; i < n->n_in; i++) { /* each place a node of its own: mul(x, x) has two partial derivatives */
         bool wanted = f->in[i] && (i >= 64 || need >> i & 1);

@@ -39,7 +39,7 @@ void tdl_push_function(lua_State *L, tdl_state *S, lua_CFunction);
 /* ---- errors: bind_state.c ---- */
 
 /** Raises a sentence, preceded by the line of the script: the innermost Lua line that is not in Tide's own Lua files. */
-int tdl_error(lua_State *L, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int tdl_error(lua_State *L, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
 /** Pushes that place, "script.lua:12: ", or "". */
 void tdl_push_where(lua_State *L);
 /** The same into a buffer; raises nothing and allocates nothing. */

@@ -79,7 +79,8 @@ int tdl_error(lua_State *L, const char *fmt, ...)
     tdl_push_where(L);
     lua_pushstring(L, text);
     lua_concat(L, 2);
-    return lua_error(L);
+    lua_error(L);
+    __builtin_unreachable(); /* lua.h does not say that lua_error never returns */
 }
 
 /* core.error(message): for Tide's Lua files, which report the line of the script that called them. */

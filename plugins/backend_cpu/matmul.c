@@ -16,7 +16,7 @@ typedef struct {
  * column BLAS wins from TINY_VECTOR on, and up to there plain dot products do. DEEP: rows of a panel. SHARE: m n k
  * that are worth a thread; products of a batch that have WHOLE each get all threads one after the other. MOST_THREADS:
  * OpenBLAS has memory for so many calls at once. */
-enum { TINY = 2048, TINY_VECTOR = 64, DEEP = 128, SHARE = 1 << 18, WHOLE = 1 << 23, MOST_THREADS = 64 };
+enum { TINY = 1024, TINY_VECTOR = 64, DEEP = 128, SHARE = 1 << 18, WHOLE = 1 << 23, MOST_THREADS = 64 };
 
 /* Threads for so many products a b + c. */
 static int threads_for(double mnk)

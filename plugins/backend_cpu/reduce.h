@@ -1,7 +1,7 @@
 /* reduce.h - how a reduction walks its input; reduce.c has what it does with the elements (a fold).
  *
  * Axes are split into kept and reduced ones, each set sorted by the input's strides and merged. Where the innermost
- * axis is a reduced one, each result folds lines; where it is a kept one, 256 neighbouring results fold rows together.
+ * axis is a reduced one, each result folds lines; where it is a kept one, 1024 neighbouring results fold rows together.
  * Work that is long but has few results is cut into segments, whose number depends on the sizes alone: the bits of a
  * result do not depend on the number of threads. */
 #ifndef TIDE_BACKEND_CPU_REDUCE_H
@@ -26,7 +26,7 @@ typedef struct {
     void (*store)(char *to, const rd_acc *a, int64_t count);
 } rd_fold;
 
-enum { RD_BLOCK = 256, RD_SEGMENT = 16384, RD_PARTS = 64, RD_ROOM = 1024 };
+enum { RD_BLOCK = 1024, RD_SEGMENT = 16384, RD_PARTS = 64, RD_ROOM = 1024, RD_ROWS_ROOM = 8 * RD_BLOCK };
 
 typedef struct {
     const rd_fold *fold;
@@ -281,8 +281,10 @@ ST_INLINE void rd_rows(rd_plan *p)
         st_share(threads, blocks, rd_blocks_task, p);
         return;
     }
-    rd_acc a[8 * RD_BLOCK];
-    if (S > 8) S = 8;
+    rd_acc a[RD_ROWS_ROOM];
+    int64_t most = RD_ROWS_ROOM / (width < RD_BLOCK ? width : RD_BLOCK);
+    if (S > most) S = most;
+    if (S > RD_PARTS) S = RD_PARTS;
     for (int64_t b = 0; b < blocks; b++) { /* few blocks: threads share the segments of each */
         rd_block k = rd_block_at(p, b, a, S);
         st_share(threads, S, rd_segments_task, &k);

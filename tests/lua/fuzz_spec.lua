@@ -153,6 +153,12 @@ describe("damaged files:", function()
     assert(set.x:size(1) == set.y:size(1))
   end)
 
+  it("extents of 0 do not hide others that are too large", function()
+    write(safetensors([[{"w":{"dtype":"F32","shape":[0,9223372036854775807],"data_offsets":[0,0]}}]], ""))
+    fails_with(function() tide.load(path) end, path, "'w'", "too large")
+    write((">I2BBI4I4I4"):pack(0, 8, 3, 0, 4294967295, 4294967295))
+    fails_with(function() data.idx(path) end, path, "too large")
+  end)
   it("bools that are neither 0 nor 1 are true", function()
     write(safetensors([[{"b":{"dtype":"BOOL","shape":[4],"data_offsets":[0,4]}}]], "\0\1\2\xff"))
     local b = tide.load(path).b

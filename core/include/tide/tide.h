@@ -161,7 +161,7 @@ TD_API bool td_has_kernel(uint32_t op, const char *device_kind, td_dtype);
  *
  * return  false without an error when there are no more cases
  */
-TD_API bool td_sample_case(const td_opts *options, const char *who, td_samples *, uint32_t i, void *opts, td_tensor **in,
+TD_API bool td_sample_case(const td_opts *options, const char *who, td_samples *sample, uint32_t i, void *opts, td_tensor **in,
                            uint32_t *n_in);
 
 /* ---- modules ---- */

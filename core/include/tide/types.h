@@ -60,7 +60,7 @@ static inline td_ints td_dims_n(int64_t n, const int64_t *v)
 {
     td_ints d;
     d.n = n < TD_MAX_LIST ? n : TD_MAX_LIST;
-    for (int64_t i = 0; i < TD_MAX_LIST; i++) d.v[i] = i < d.n ? v[i] : 0;
+    for (int64_t i = 0; i < TD_MAX_LIST; i++) d.v[i] = v && i < d.n ? v[i] : 0;
     return d;
 }
 
