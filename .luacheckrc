@@ -4,3 +4,4 @@ local helpers = {"test_device", "sanitized", "fails_with", "assert_close", "buil
 files["tests"] = {std = "+busted", globals = helpers, read_globals = {"assert"}}
 files["tests/**/*_spec.lua"] = {std = "lua54+busted", globals = helpers}
 files["tests/ref"] = {max_line_length = false}
+exclude_files = {"lua/tide/**/*.d.lua", "lua/tide/*.d.lua", "tests/ref"} -- type files declare, they do not run

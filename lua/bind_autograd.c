@@ -17,7 +17,9 @@ static bool set_mode(lua_State *L, tdl_state *S, bool on)
 static int with_mode(lua_State *L, const char *who, bool on)
 {
     tdl_state *S = TDL_STATE(L);
-    if (lua_isnone(L, 1)) tdl_error(L, "%s: expected a function, got nothing", who);
+    if (!lua_isfunction(L, 1) && luaL_getmetafield(L, 1, "__call") == LUA_TNIL)
+        tdl_error(L, "%s: expected a function, got %s", who, tdl_what(L, 1));
+    if (!lua_isfunction(L, 1)) lua_pop(L, 1);
     bool before = set_mode(L, S, on);
     int rc = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
     set_mode(L, S, before);

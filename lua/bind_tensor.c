@@ -12,6 +12,7 @@ td_tensor *tdl_check_tensor(lua_State *L, int arg)
         lua_Debug ar;
         const char *name = "tide", *what = tdl_what(L, arg);
         if (lua_getstack(L, 0, &ar) && lua_getinfo(L, "n", &ar) && ar.name) name = ar.name;
+        if (tdl_slot_at(L, arg)) tdl_error(L, "%s: the Tensor was freed", name);
         tdl_error(L, "%s: argument %d: expected a Tensor, got %s", name, arg, what);
     }
     return t;

@@ -80,7 +80,7 @@ static void raise_interrupt(lua_State *L, lua_Debug *ar)
 static void on_interrupt(int sig)
 {
     (void)sig;
-    if (interrupt_pending) _exit(130);
+    if (interrupt_pending && td_interrupted()) _exit(130); /* else an op has taken the last one, in a coroutine */
     interrupt_pending = 1;
     td_interrupt();
     lua_sethook(main_state, raise_interrupt, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);

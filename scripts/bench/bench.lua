@@ -9,8 +9,8 @@ tide.manual_seed(1)
 --- Calls step() for about the given time after a warm-up; returns calls per second.
 local function rate(step, warm)
   for _ = 1, warm or 5 do step() end
-  local n, t0, t1 = 0, tide.time()
-  local chunk = 1
+  local n, chunk, t0 = 0, 1, tide.time()
+  local t1
   repeat
     for _ = 1, chunk do step() end
     n = n + chunk

@@ -32,10 +32,9 @@ local changes = {
   function(s) local i = draw(#s) return s:sub(1, i) .. s:sub(i + draw(16)) end,
   function(s) local i = draw(#s) return byte_at(s, i, s:sub(i, i):rep(draw(200))) end,
   function(s) -- a number in a text becomes another
-    local n, at = select(2, s:gsub("%d+", "")), nil
+    local n = select(2, s:gsub("%d+", ""))
     if n == 0 then return s end
-    at = draw(n)
-    local i = 0
+    local at, i = draw(n), 0
     return (s:gsub("%d+", function(d)
       i = i + 1
       return i == at and pick(numbers) or d
