@@ -165,7 +165,7 @@ static bool run_kernel(tdi_runner *r, const tdi_choice *c, td_dtype compute, td_
         choose_strides(&fresh->v, r->n_in ? r->iv[0] : NULL, strided && !(r->op->t.flags & TD_OP_ROW_MAJOR));
         if (k->layout && !k->layout(&(td_kargs){.n_in = r->n_in, .n_out = r->n_out, .compute = compute, .in = r->iv, .out = r->ov, .attr = r->attr}, (td_view *const *)r->ov))
             return false;
-        if (r->into && tdi_may_write_into(r, k, r->into[i], fresh->v.dt)) {
+        if (r->into && fresh->v.dt != half && tdi_may_write_into(r, k, r->into[i], fresh->v.dt)) {
             r->ov[i] = &r->into[i]->v;
             continue;
         }

@@ -183,10 +183,11 @@ static int m_set_steps(lua_State *L)
 {
     tdl_state *S = TDL_STATE(L);
     optimizer *o = check_optim(L, 1);
-    if (!lua_isinteger(L, 2) || lua_tointeger(L, 2) < 0) tdl_error(L, "set_steps: expected an integer >= 0, got %s", tdl_what(L, 2));
+    lua_Integer n = lua_isinteger(L, 2) ? lua_tointeger(L, 2) : -1;
+    if (n < 0 || n > (lua_Integer)1 << 53) tdl_error(L, "set_steps: expected an integer from 0 to 2^53, got %s", tdl_what(L, 2));
     tdl_stay stay;
     tdl_enter(L, S, &stay);
-    td_optimizer_set_steps(o->o, lua_tointeger(L, 2));
+    td_optimizer_set_steps(o->o, n);
     if (!tdl_leave(S, &stay, !td_failed())) return tdl_throw(L, S);
     return 0;
 }

@@ -164,8 +164,7 @@ static const cpu_table *const avx512_tables[] = {CPU_FILES(PLACE_AVX512)};
 
 static bool runs_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
-           __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
 }
 
 static bool runs_avx512(void)

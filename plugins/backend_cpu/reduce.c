@@ -164,7 +164,7 @@ FOLD_ROWS(prod_rows_f64, double, double, d, m *v)
 
 /* v or m; a NaN on either side stays. */
 #define PICK(name, T, sign) \
-    ST_ALWAYS T name(T v, T m) { return (v sign m) | (v != v) ? v : m; }
+    ST_ALWAYS T name(T v, T m) { return ((v sign m) | (v != v)) ? v : m; }
 PICK(greater_f32, float, >)
 PICK(greater_f64, double, >)
 PICK(lesser_f32, float, <)

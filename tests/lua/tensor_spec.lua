@@ -354,6 +354,15 @@ describe("in-place forms", function()
     fails_with(function() x:add_ "y" end, "a string")
   end)
 
+  it("of halves stay inside them, though computed as f32", function()
+    for _, dt in ipairs {"f16", "bf16"} do
+      local x = tide.tensor({1.5, 2.5, -3.5}, {dtype = dt})
+      assert.same({2.5, 3.5, -2.5}, x:add_(1):totable())
+      assert.same({2, 3, -3}, x:floor_():totable())
+      assert.equal(dt, x.dtype)
+    end
+  end)
+
   it("reach through views", function()
     local x = tide.zeros(2, 3)
     x[1]:add_(1)
