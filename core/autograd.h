@@ -25,16 +25,16 @@ struct td_node {
     atomic_uint refs;
     uint32_t n_in, n_out, n_list; /* places                                                   */
     tdi_op *op;
-    uint64_t seq;            /* order of recording: inputs' nodes have lower numbers          */
-    uint32_t size;           /* of the block that holds the node and its arrays               */
-    void *attr;              /* copy of the op's attributes, strings copied; NULL = none      */
-    uint64_t random[2];      /* random state when the op ran                                  */
-    tdi_edge *edge;          /* n_in                                                          */
-    tdi_saved *in, *out;     /* n_in, n_out                                                   */
-    td_tensor **retain;      /* n_out borrowed handles with retains_grad, or NULL             */
-    char *where;             /* anomaly mode: the script's line                               */
-    td_node *next;           /* release list                                                  */
-    bool freed;              /* saved tensors were released by a backward                     */
+    uint64_t seq;        /* order of recording: inputs' nodes have lower numbers          */
+    uint32_t size;       /* of the block that holds the node and its arrays               */
+    void *attr;          /* copy of the op's attributes, strings copied; NULL = none      */
+    uint64_t random[2];  /* random state when the op ran                                  */
+    tdi_edge *edge;      /* n_in                                                          */
+    tdi_saved *in, *out; /* n_in, n_out                                                   */
+    td_tensor **retain;  /* n_out borrowed handles with retains_grad, or NULL             */
+    char *where;         /* anomaly mode: the script's line                               */
+    td_node *next;       /* release list                                                  */
+    bool freed;          /* saved tensors were released by a backward                     */
 };
 
 /** What tdi_record is told. in are the caller's inputs before any cast. in_place: out are given tensors that were written. */

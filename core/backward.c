@@ -25,14 +25,14 @@ typedef struct {
 typedef struct {
     visit *v;
     uint32_t n, cap;
-    uint32_t *slot;      /* open addressing: node -> 1 + place in v */
-    uint32_t slots;      /* a power of two                          */
-    uint32_t *heap;      /* places in v, greatest seq first         */
+    uint32_t *slot; /* open addressing: node -> 1 + place in v */
+    uint32_t slots; /* a power of two                          */
+    uint32_t *heap; /* places in v, greatest seq first         */
     uint32_t heap_n, heap_cap;
-    target *targets;     /* NULL: gradients go to all leaves        */
+    target *targets; /* NULL: gradients go to all leaves        */
     uint32_t n_targets;
     bool create, retain;
-    bool stop;           /* do not look behind the targets          */
+    bool stop; /* do not look behind the targets          */
 } walk;
 
 enum { STOP_AT_INPUTS = 1 << 16 }; /* flag of td_grad, for partial derivatives of one op */
@@ -186,8 +186,8 @@ static td_tensor *fitted(const td_node *n, const tdi_saved *like, td_tensor *g)
     bool same = g->v.nd == like->nd;
     for (int32_t i = 0; same && i < g->v.nd; i++) same = g->v.dim[i] == dim[i];
     if (!same) {
-        td_fail_as(TD_EPLUGIN, "backward of %s: expected a gradient like %s, got %s", n->op->t.name, tdi_describe(tdi_shell(like)),
-                   tdi_describe(g));
+        td_fail_as(TD_EPLUGIN, "backward of %s: expected a gradient like %s, got %s", n->op->t.name,
+                   tdi_describe(tdi_shell(like)), tdi_describe(g));
         tdi_release(g);
         return NULL;
     }
@@ -242,12 +242,14 @@ static bool give(walk *w, const tdi_edge *e, td_tensor *g)
 /* ---- one node ---- */
 
 /* A saved tensor as backward sees it. With create_graph it is tied to the graph again, so that what is computed from it is recorded. */
-static td_tensor *unpack(const td_node *n, const tdi_saved *s, const tdi_edge *e, td_node *self, uint32_t index, bool create)
+static td_tensor *unpack(const td_node *n, const tdi_saved *s, const tdi_edge *e, td_node *self, uint32_t index,
+                         bool create)
 {
     td_tensor *t = s->t;
     if (!t) return s->present ? tdi_shell(s) : NULL;
     if (t->st && atomic_load_explicit(&t->st->version, memory_order_relaxed) != s->version) {
-        td_tensor *gone = tdi_shell(s); /* an error only if this backward looks at the data: that of x * 2 for x does not */
+        td_tensor *gone =
+            tdi_shell(s); /* an error only if this backward looks at the data: that of x * 2 for x does not */
         if (!gone) return NULL;
         gone->stale = true;
         gone->num.saved_by = n->op->t.name;
@@ -302,10 +304,11 @@ static bool by_decomposition(const td_node *n, frame *f, uint64_t need)
     td_tensor *out[TD_MAX_OUT] = {NULL}, *y[TD_MAX_OUT], *seed[TD_MAX_OUT];
     for (uint32_t i = 0; i < n->n_in; i++)
         if (f->in[i] && f->in[i]->stale)
-            return td_fail("backward: a tensor %s that %s saved was changed in place afterwards", tdi_describe(f->in[i]), n->op->t.name);
+            return td_fail("backward: a tensor %s that %s saved was changed in place afterwards",
+                           tdi_describe(f->in[i]), n->op->t.name);
         else if (f->in[i] && f->in[i]->shell)
-            return td_fail_as(TD_EPLUGIN, "%s: a second derivative needs input %s, which the op does not save", n->op->t.name,
-                              tdi_place_name(n->op, i, n->n_list));
+            return td_fail_as(TD_EPLUGIN, "%s: a second derivative needs input %s, which the op does not save",
+                              n->op->t.name, tdi_place_name(n->op, i, n->n_list));
     td_tensor **in = calloc(3 * (size_t)n->n_in + 1, sizeof *in);
     if (!in) return no_memory();
     td_tensor **x = in + n->n_in, **g = x + n->n_in;
@@ -338,7 +341,8 @@ static bool call_backward(walk *w, const td_node *n, frame *f, uint64_t need)
     td_call c = {n->n_in, n->n_out, n->n_list, f->in, f->out, n->attr};
     if (!op->backward) return td_fail("backward: %s has no gradient", op->name);
     if (w->create && !(op->flags & TD_OP_BWD_DIFF)) {
-        if (op->flags & TD_OP_ONCE_DIFF || !op->decompose) return td_fail("backward: %s can be differentiated only once", op->name);
+        if (op->flags & TD_OP_ONCE_DIFF || !op->decompose)
+            return td_fail("backward: %s can be differentiated only once", op->name);
         return by_decomposition(n, f, need);
     }
     if (!op->backward(&c, f->gout, f->gin, need) && !tdi_failed())
@@ -373,7 +377,9 @@ static bool check_grad_nan(const td_node *n, td_tensor *g)
     if (any) TD->item(any, TD_BOOL, &bad);
     ctx->anomaly = true;
     ctx->grad = grad;
-    if (bad) td_fail("backward of %s made a NaN%s%s", n->op->t.name, n->where ? "; it was recorded at " : "", n->where ? n->where : "");
+    if (bad)
+        td_fail("backward of %s made a NaN%s%s", n->op->t.name, n->where ? "; it was recorded at " : "",
+                n->where ? n->where : "");
     return !tdi_failed();
 }
 
@@ -388,7 +394,10 @@ static bool run_in_scope(walk *w, visit *v, frame *f)
         if (i < 64) need |= 1ull << i;
     }
     if (!any) return true;
-    if (n->freed) return td_fail("backward: the graph of %s was released by an earlier backward; give that one retain_graph = true", n->op->t.name);
+    if (n->freed)
+        return td_fail(
+            "backward: the graph of %s was released by an earlier backward; give that one retain_graph = true",
+            n->op->t.name);
     tdi_scope_push();
     td_context *ctx = tdi_ctx();
     td_device *before = ctx->device; /* what a backward creates lies where its gradients do */
@@ -468,7 +477,9 @@ static td_tensor *seed_for(td_tensor *y, td_tensor *seed)
 {
     if (!seed) {
         if (td_view_numel(&y->v) != 1)
-            return td_fail_as(TD_ESHAPE, "backward: the result has shape %s; give a seed, or reduce it to one element first", tdi_describe(y));
+            return td_fail_as(TD_ESHAPE,
+                              "backward: the result has shape %s; give a seed, or reduce it to one element first",
+                              tdi_describe(y));
         td_context *ctx = tdi_ctx();
         td_device *before = ctx->device;
         ctx->device = tdi_tensor_device(y);
@@ -476,10 +487,13 @@ static td_tensor *seed_for(td_tensor *y, td_tensor *seed)
         ctx->device = before;
         return one;
     }
-    td_tensor *s = seed->v.flags & TD_V_NUMBER && y->v.nd == 0 ? tdi_materialize(seed, y->v.dt, tdi_tensor_device(y)) : seed;
+    td_tensor *s =
+        seed->v.flags & TD_V_NUMBER && y->v.nd == 0 ? tdi_materialize(seed, y->v.dt, tdi_tensor_device(y)) : seed;
     bool same = s && s->v.nd == y->v.nd;
     for (int32_t i = 0; same && i < s->v.nd; i++) same = s->v.dim[i] == y->v.dim[i];
-    if (!same) return td_fail_as(TD_ESHAPE, "backward: expected a seed like the result, %s, got %s", tdi_describe(y), tdi_describe(seed));
+    if (!same)
+        return td_fail_as(TD_ESHAPE, "backward: expected a seed like the result, %s, got %s", tdi_describe(y),
+                          tdi_describe(seed));
     return s->v.dt == y->v.dt ? s : td_cast(s, y->v.dt);
 }
 
@@ -487,7 +501,8 @@ static bool start(walk *w, td_tensor *const *y, td_tensor *const *seeds, uint32_
 {
     for (uint32_t i = 0; i < n; i++) {
         if (!y[i]) return td_fail("backward: result %u is missing", i + 1);
-        if (!tdi_needs_grad(y[i])) return td_fail("backward: %s does not depend on anything that requires a gradient", tdi_describe(y[i]));
+        if (!tdi_needs_grad(y[i]))
+            return td_fail("backward: %s does not depend on anything that requires a gradient", tdi_describe(y[i]));
         bool fresh;
         if (y[i]->node && visit_of(w, y[i]->node, &fresh) == UINT32_MAX) return false;
     }
@@ -526,11 +541,12 @@ bool td_backward(td_tensor *y, td_tensor *seed, uint32_t flags)
     return ok;
 }
 
-bool td_grad(td_tensor *const *outputs, td_tensor *const *seeds, uint32_t n_out, td_tensor *const *inputs, uint32_t n_in,
-             uint32_t flags, td_tensor **grads)
+bool td_grad(td_tensor *const *outputs, td_tensor *const *seeds, uint32_t n_out, td_tensor *const *inputs,
+             uint32_t n_in, uint32_t flags, td_tensor **grads)
 {
     if (tdi_failed()) return false;
-    walk w = {.create = flags & TD_CREATE_GRAPH, .retain = flags & (TD_RETAIN_GRAPH | TD_CREATE_GRAPH),
+    walk w = {.create = flags & TD_CREATE_GRAPH,
+              .retain = flags & (TD_RETAIN_GRAPH | TD_CREATE_GRAPH),
               .stop = flags & STOP_AT_INPUTS};
     w.targets = calloc(n_in ? n_in : 1, sizeof *w.targets);
     if (!w.targets) return no_memory();
@@ -548,7 +564,8 @@ bool td_grad(td_tensor *const *outputs, td_tensor *const *seeds, uint32_t n_out,
         grads[i] = NULL;
         if (!ok) continue;
         td_tensor *g = w.targets[i].grad;
-        if (!g && !(flags & TD_ALLOW_UNUSED)) ok = td_fail("grad: the results do not depend on input %u; allow_unused gives nil for it", i + 1);
+        if (!g && !(flags & TD_ALLOW_UNUSED))
+            ok = td_fail("grad: the results do not depend on input %u; allow_unused gives nil for it", i + 1);
         else if (g) grads[i] = tdi_own(tdi_ctx(), tdi_keep(g));
     }
     walk_free(&w);

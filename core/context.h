@@ -3,29 +3,29 @@
 #define TIDE_CONTEXT_H
 #include <tide/tide.h>
 
-typedef struct td_device td_device;   /* device.h   */
-typedef struct tdi_plans tdi_plans;   /* plan.h     */
+typedef struct td_device td_device; /* device.h   */
+typedef struct tdi_plans tdi_plans; /* plan.h     */
 
 struct td_context {
-    td_status err;           /* TD_OK: none pending                                          */
+    td_status err; /* TD_OK: none pending                                          */
     bool grad, anomaly;
-    bool decompose;          /* run decompose instead of kernels where an op has one         */
-    td_device *device;       /* default; NULL until first asked for: then "cpu"              */
-    uint64_t random[2];      /* Philox key, counter of the next four words                   */
-    td_tensor **own;         /* stack of tensors that scopes own, one reference each         */
+    bool decompose;     /* run decompose instead of kernels where an op has one         */
+    td_device *device;  /* default; NULL until first asked for: then "cpu"              */
+    uint64_t random[2]; /* Philox key, counter of the next four words                   */
+    td_tensor **own;    /* stack of tensors that scopes own, one reference each         */
     uint32_t own_n, own_cap;
-    uint32_t *mark;          /* own_n at each scope_push                                     */
+    uint32_t *mark; /* own_n at each scope_push                                     */
     uint32_t mark_n, mark_cap;
-    tdi_plans *plans;        /* cache of kernels and plans                                   */
-    uint64_t owner;          /* thread that is in it, 0 = none                               */
-    uint32_t depth;          /* enters of that thread                                        */
-    uint32_t recursion;      /* nesting of decompose and backward, bounded                   */
+    tdi_plans *plans;                     /* cache of kernels and plans                                   */
+    uint64_t owner;                       /* thread that is in it, 0 = none                               */
+    uint32_t depth;                       /* enters of that thread                                        */
+    uint32_t recursion;                   /* nesting of decompose and backward, bounded                   */
     void (*where)(char *to, size_t room); /* the front end's: where the script is             */
     void (*collect)(void *arg);           /* the front end's: frees garbage; NULL = none      */
     void *collect_arg;
     bool collecting;
-    char msg[1024];          /* pending or last error                                         */
-    uint32_t text_n;         /* tdi_describe's buffers; here because TLS of a dlopened library is scarce */
+    char msg[1024];  /* pending or last error                                         */
+    uint32_t text_n; /* tdi_describe's buffers; here because TLS of a dlopened library is scarce */
     char text[8][224];
 };
 

@@ -7,8 +7,8 @@
 enum { TDI_MAX_BACKENDS = 8, TDI_MAX_ORDINALS = 16 };
 
 typedef struct tdi_backend {
-    td_backend t;                /* host's copy, a shorter table's tail is zero                 */
-    uint32_t id;                 /* place in op chains                                          */
+    td_backend t; /* host's copy, a shorter table's tail is zero                 */
+    uint32_t id;  /* place in op chains                                          */
     td_device *dev[TDI_MAX_ORDINALS];
 } tdi_backend;
 
@@ -17,28 +17,28 @@ typedef struct tdi_pool tdi_pool; /* allocator.c */
 struct td_device {
     tdi_backend *be;
     int ordinal;
-    char name[32];               /* "cpu", "cuda:0"                                             */
-    void *handle;                /* from open()                                                 */
-    void *stream;                /* the stream that kernels are enqueued on; NULL for the CPU   */
+    char name[32]; /* "cpu", "cuda:0"                                             */
+    void *handle;  /* from open()                                                 */
+    void *stream;  /* the stream that kernels are enqueued on; NULL for the CPU   */
     bool unified, async;
     uint32_t dtypes;
-    uint64_t mem_total;          /* bytes, 0 = unknown                                          */
+    uint64_t mem_total; /* bytes, 0 = unknown                                          */
     tdi_pool *pool;
 };
 
 /** Bytes of one tensor or several views, on one device. refs and version are atomic: threads share tensors. */
 typedef struct td_storage {
     atomic_uint refs, version;
-    atomic_uint rebased;         /* recorded in-place writes: views recorded before one are stale */
-    uint32_t size_class;         /* allocator.c's                                               */
+    atomic_uint rebased; /* recorded in-place writes: views recorded before one are stale */
+    uint32_t size_class; /* allocator.c's                                               */
     td_device *dev;
     void *p;
-    size_t bytes;                /* asked for                                                   */
-    size_t room;                 /* of the block                                                */
-    void *used_on;               /* another stream that reads it: waited for before reuse       */
-    void (*done)(void *arg);     /* memory of others (td_tensor_wrap): called instead of free   */
+    size_t bytes;            /* asked for                                                   */
+    size_t room;             /* of the block                                                */
+    void *used_on;           /* another stream that reads it: waited for before reuse       */
+    void (*done)(void *arg); /* memory of others (td_tensor_wrap): called instead of free   */
     void *done_arg;
-    struct td_storage *next;     /* free list                                                   */
+    struct td_storage *next; /* free list                                                   */
 } td_storage;
 
 /** Opens a device by name, "cuda" = "cuda:0", loading its backend; an error that says why and what there is. NULL name: default. */

@@ -27,8 +27,9 @@ const char *tdi_place_name(const tdi_op *op, uint32_t place, uint32_t n_list)
 static uint8_t marks_of(const tdi_sig *s, uint32_t name)
 {
     uint64_t bit = 1ull << name;
-    return (uint8_t)((s->optional & bit ? TDI_OPTIONAL : 0) | (s->index & bit ? TDI_INDEX : 0) | (s->mask & bit ? TDI_MASK : 0) |
-                     (s->scalar & bit ? TDI_SCALAR : 0) | (s->written & bit ? TDI_WRITTEN : 0));
+    return (uint8_t)((s->optional & bit ? TDI_OPTIONAL : 0) | (s->index & bit ? TDI_INDEX : 0) |
+                     (s->mask & bit ? TDI_MASK : 0) | (s->scalar & bit ? TDI_SCALAR : 0) |
+                     (s->written & bit ? TDI_WRITTEN : 0));
 }
 
 static bool count_places(tdi_runner *r)
@@ -57,7 +58,8 @@ static bool no_data(const tdi_runner *r, uint32_t i)
 {
     const td_tensor *t = r->in[i];
     if (t->stale)
-        return td_fail("backward: a tensor %s that %s saved was changed in place afterwards", tdi_describe(t), t->num.saved_by);
+        return td_fail("backward: a tensor %s that %s saved was changed in place afterwards", tdi_describe(t),
+                       t->num.saved_by);
     return td_fail_as(TD_EPLUGIN, "%s: the data of input %s was not saved for backward", r->op->t.name,
                       tdi_place_name(r->op, i, r->n_list));
 }
@@ -89,15 +91,16 @@ static bool check_inputs(tdi_runner *r)
 
 static bool stale_view(const td_tensor *t)
 {
-    return t->is_view && t->node && t->st && atomic_load_explicit(&t->st->rebased, memory_order_relaxed) != t->view_version;
+    return t->is_view && t->node && t->st &&
+           atomic_load_explicit(&t->st->rebased, memory_order_relaxed) != t->view_version;
 }
 
 static bool check_views_fresh(const tdi_runner *r)
 {
     for (uint32_t i = 0; i < r->n_in; i++)
         if (r->in[i] && stale_view(r->in[i]))
-            return td_fail("%s: input %s is a view whose base was changed in place after the view was taken", r->op->t.name,
-                           tdi_place_name(r->op, i, r->n_list));
+            return td_fail("%s: input %s is a view whose base was changed in place after the view was taken",
+                           r->op->t.name, tdi_place_name(r->op, i, r->n_list));
     return true;
 }
 
@@ -135,22 +138,26 @@ static bool infer(tdi_runner *r)
 {
     const td_op *op = &r->op->t;
     if (!op->infer) return true;
-    td_infer q = {r->n_in, r->n_list, r->iv, r->attr, r->op->out.list ? 1 : r->n_out, (td_view *const *)r->ov, r->compute};
+    td_infer q = {r->n_in,   r->n_list, r->iv, r->attr, r->op->out.list ? 1 : r->n_out, (td_view *const *)r->ov,
+                  r->compute};
     uint32_t room = r->n_out;
     if (!op->infer(&q)) {
         if (!tdi_failed()) td_fail_as(TD_EPLUGIN, "%s: its shape rule failed without saying why", op->name);
         return false;
     }
     if (tdi_failed()) return false;
-    if (q.n_out > room) return td_fail_as(TD_EPLUGIN, "%s: its shape rule asks for %u outputs, at most %u", op->name, q.n_out, room);
+    if (q.n_out > room)
+        return td_fail_as(TD_EPLUGIN, "%s: its shape rule asks for %u outputs, at most %u", op->name, q.n_out, room);
     tdi_drop_outputs(r, q.n_out);
     r->compute = q.compute;
-    if ((uint32_t)r->compute >= TD_N_DTYPES) return td_fail_as(TD_EPLUGIN, "%s: its shape rule gives no dtype", op->name);
+    if ((uint32_t)r->compute >= TD_N_DTYPES)
+        return td_fail_as(TD_EPLUGIN, "%s: its shape rule gives no dtype", op->name);
     for (uint32_t i = 0; i < r->n_out; i++) {
         const td_view *v = r->ov[i];
         size_t bytes;
         if (v->nd < 0 || v->nd > TD_MAX_DIM || (uint32_t)v->dt >= TD_N_DTYPES)
-            return td_fail_as(TD_EPLUGIN, "%s: its shape rule gives output %u %d axes and dtype %d", op->name, i + 1, v->nd, (int)v->dt);
+            return td_fail_as(TD_EPLUGIN, "%s: its shape rule gives output %u %d axes and dtype %d", op->name, i + 1,
+                              v->nd, (int)v->dt);
         if (!tdi_view_bytes(op->name, v, &bytes)) return false;
     }
     return true;
@@ -182,7 +189,8 @@ static bool check_nan(tdi_runner *r)
     ctx->anomaly = ctx->grad = false;
     tdi_scope_push();
     for (uint32_t i = 0; i < r->n_out && !bad && !ctx->err; i++) {
-        if (!td_dtype_is_float(r->out[i]->v.dt) || (r->op->out.aux >> i & 1) || !strcmp(r->op->t.name, "empty")) continue;
+        if (!td_dtype_is_float(r->out[i]->v.dt) || (r->op->out.aux >> i & 1) || !strcmp(r->op->t.name, "empty"))
+            continue;
         td_ints all = {0, {0}};
         td_tensor *any = td_any(td_isnan(r->out[i]), all, false);
         if (any) TD->item(any, TD_BOOL, &bad);
@@ -198,8 +206,15 @@ static bool check_nan(tdi_runner *r)
 
 static bool record(tdi_runner *r)
 {
-    tdi_recording rec = {.op = r->op, .in = r->in, .out = r->out, .n_in = r->n_in, .n_list = r->n_list, .n_out = r->n_out,
-                         .attr = r->attr, .random = {r->random[0], r->random[1]}, .in_place = r->into != NULL};
+    tdi_recording rec = {.op = r->op,
+                         .in = r->in,
+                         .out = r->out,
+                         .n_in = r->n_in,
+                         .n_list = r->n_list,
+                         .n_out = r->n_out,
+                         .attr = r->attr,
+                         .random = {r->random[0], r->random[1]},
+                         .in_place = r->into != NULL};
     return tdi_record(&rec);
 }
 
@@ -209,7 +224,8 @@ static bool run_op(tdi_runner *r)
     if (!count_places(r) || !check_inputs(r)) return false;
     if (r->wants_grad && !check_views_fresh(r)) return false;
     if (r->op->in.written && !tdi_check_written_inputs(r)) return false;
-    r->compute = op->flags & TD_OP_NO_PROMOTE && r->n_in && r->iv[0] ? r->iv[0]->dt : tdi_promote(r->iv, r->marks, r->n_in);
+    r->compute =
+        op->flags & TD_OP_NO_PROMOTE && r->n_in && r->iv[0] ? r->iv[0]->dt : tdi_promote(r->iv, r->marks, r->n_in);
     if (!make_outputs(r) || !infer(r)) return false;
     if (r->into && !tdi_check_into(r)) return false;
     r->random[0] = r->ctx->random[0];
@@ -234,7 +250,8 @@ static bool run_op(tdi_runner *r)
     }
     if (r->into && !deliver(r)) return false;
     if (r->ctx->anomaly && !check_nan(r)) return false;
-    bool rec = (r->wants_grad || (r->into && r->ctx->grad && r->n_out && r->into[0]->node)) && !through && is_differentiable(r);
+    bool rec = (r->wants_grad || (r->into && r->ctx->grad && r->n_out && r->into[0]->node)) && !through &&
+               is_differentiable(r);
     if (rec && !record(r)) return false;
     tdi_bump_versions(r, rec);
     return true;
@@ -261,7 +278,8 @@ bool tdi_run(tdi_op *op, td_tensor *const *in, uint32_t n_in, const void *attr, 
     td_tensor *few_tmp[FEW + 1], *outs[TD_MAX_OUT];
     uint8_t few_marks[FEW];
     tdi_runner r;
-    r.op = op, r.ctx = ctx, r.dev = NULL, r.in = in, r.into = into, r.attr = attr, r.n_in = n_in, r.n_list = 0, r.n_out = 0;
+    r.op = op, r.ctx = ctx, r.dev = NULL, r.in = in, r.into = into, r.attr = attr, r.n_in = n_in, r.n_list = 0,
+    r.n_out = 0;
     r.wants_grad = false, r.n_tmp = 0, r.n_number = 0, r.out = outs, r.ov = ov;
     void *heap = NULL;
     if (n_in <= FEW) {

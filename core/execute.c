@@ -46,7 +46,11 @@ static void choose_strides(td_view *out, const td_view *like, bool strided)
 static void number_as(const td_view *from, td_dtype dt, td_view *to, double *data)
 {
     double d = from->dt == TD_I64 ? (double)*(const int64_t *)from->p : *(const double *)from->p;
-    int64_t i = from->dt == TD_I64 ? *(const int64_t *)from->p : (int64_t)(d > 9.2e18 ? INT64_MAX : d < -9.2e18 ? INT64_MIN : d == d ? d : 0);
+    int64_t i = from->dt == TD_I64 ? *(const int64_t *)from->p
+                                   : (int64_t)(d > 9.2e18    ? INT64_MAX
+                                               : d < -9.2e18 ? INT64_MIN
+                                               : d == d      ? d
+                                                             : 0);
     memset(to, 0, sizeof *to);
     to->dt = dt;
     to->p = data;
@@ -108,8 +112,8 @@ static bool conform(tdi_runner *r, td_dtype compute, bool strided)
             continue;
         }
         if (r->marks[i] & TDI_WRITTEN)
-            return td_fail("%s: %s is written in place, so it must be a dense tensor of dtype %s, got %s", r->op->t.name,
-                           tdi_place_name(r->op, i, r->n_list), td_dtype_name(want), tdi_describe(t));
+            return td_fail("%s: %s is written in place, so it must be a dense tensor of dtype %s, got %s",
+                           r->op->t.name, tdi_place_name(r->op, i, r->n_list), td_dtype_name(want), tdi_describe(t));
         td_tensor *c = tdi_converted(r, t, want);
         if (!c) return false;
         r->iv[i] = &c->v;
@@ -127,16 +131,23 @@ static bool any_elements(const tdi_runner *r)
     return false;
 }
 
-static uint64_t words(const tdi_runner *r)
-{
-    return r->n_out ? ((uint64_t)td_view_numel(r->ov[0]) + 3) / 4 : 0;
-}
+static uint64_t words(const tdi_runner *r) { return r->n_out ? ((uint64_t)td_view_numel(r->ov[0]) + 3) / 4 : 0; }
 
 static bool call_kernel(tdi_runner *r, const tdi_choice *c, td_dtype compute)
 {
-    td_kargs a = {.n_in = r->n_in, .n_out = r->n_out, .n_list = r->n_list, .compute = compute, .in = r->iv, .out = r->ov,
-                  .attr = r->attr, .plan = c->plan, .ws_size = c->ws_size, .stream = r->dev->stream, .dev = r->dev->handle,
-                  .ordinal = r->dev->ordinal, .rng = {r->ctx->random, 0}};
+    td_kargs a = {.n_in = r->n_in,
+                  .n_out = r->n_out,
+                  .n_list = r->n_list,
+                  .compute = compute,
+                  .in = r->iv,
+                  .out = r->ov,
+                  .attr = r->attr,
+                  .plan = c->plan,
+                  .ws_size = c->ws_size,
+                  .stream = r->dev->stream,
+                  .dev = r->dev->handle,
+                  .ordinal = r->dev->ordinal,
+                  .rng = {r->ctx->random, 0}};
     td_storage *ws = NULL;
     if (c->ws_size) {
         ws = tdi_storage_new(r->dev, c->ws_size);
@@ -163,7 +174,11 @@ static bool run_kernel(tdi_runner *r, const tdi_choice *c, td_dtype compute, td_
         td_tensor *fresh = r->out[i];
         final[i] = NULL;
         choose_strides(&fresh->v, r->n_in ? r->iv[0] : NULL, strided && !(r->op->t.flags & TD_OP_ROW_MAJOR));
-        if (k->layout && !k->layout(&(td_kargs){.n_in = r->n_in, .n_out = r->n_out, .compute = compute, .in = r->iv, .out = r->ov, .attr = r->attr}, (td_view *const *)r->ov))
+        if (k->layout &&
+            !k->layout(
+                &(td_kargs){
+                    .n_in = r->n_in, .n_out = r->n_out, .compute = compute, .in = r->iv, .out = r->ov, .attr = r->attr},
+                (td_view *const *)r->ov))
             return false;
         if (r->into && fresh->v.dt != half && tdi_may_write_into(r, k, r->into[i], fresh->v.dt)) {
             r->ov[i] = &r->into[i]->v;
@@ -209,8 +224,8 @@ static bool check_decomposed(tdi_runner *r, td_tensor *const *got)
         if (!got[i]) return td_fail_as(TD_EPLUGIN, "%s: its decomposition gave no output %u", r->op->t.name, i + 1);
         bool fits = open ? got[i]->v.nd == r->ov[i]->nd : tdi_same_dims(&got[i]->v, r->ov[i]);
         if (!fits || got[i]->v.dt != r->ov[i]->dt)
-            return td_fail_as(TD_EPLUGIN, "%s: its decomposition gave %s for output %u, its shape rule %s", r->op->t.name,
-                              tdi_describe(got[i]), i + 1, tdi_describe(r->out[i]));
+            return td_fail_as(TD_EPLUGIN, "%s: its decomposition gave %s for output %u, its shape rule %s",
+                              r->op->t.name, tdi_describe(got[i]), i + 1, tdi_describe(r->out[i]));
     }
     return true;
 }
@@ -223,7 +238,8 @@ bool tdi_run_decompose(tdi_runner *r)
     if (!buf) return td_fail_as(TD_ENOMEM, "%s: out of memory", r->op->t.name);
     if (ctx->recursion >= MAX_DEPTH) {
         if (buf != few) free(buf);
-        return td_fail_as(TD_EPLUGIN, "%s: decompositions are nested %d deep: does one lead back to itself?", r->op->t.name, MAX_DEPTH);
+        return td_fail_as(TD_EPLUGIN, "%s: decompositions are nested %d deep: does one lead back to itself?",
+                          r->op->t.name, MAX_DEPTH);
     }
     td_device *before = ctx->device; /* what a decomposition creates lies where its inputs do */
     ctx->device = r->dev;
@@ -263,11 +279,12 @@ static bool no_kernel(const tdi_runner *r)
         snprintf(text + at, sizeof text - at, "%s", i ? "; " : "");
         for (int dt = 0; dt < TD_N_DTYPES; dt++) {
             at = strlen(text);
-            if (chain->k[i]->t.dtypes & TD_BIT(dt)) snprintf(text + at, sizeof text - at, " %s", td_dtype_name((td_dtype)dt));
+            if (chain->k[i]->t.dtypes & TD_BIT(dt))
+                snprintf(text + at, sizeof text - at, " %s", td_dtype_name((td_dtype)dt));
         }
     }
-    return td_fail_as(TD_ENOKERNEL, "%s: no kernel on %s for %s, and no decomposition; its kernels there take:%s", r->op->t.name,
-                      r->dev->name, td_dtype_name(r->compute), *text ? text : " none");
+    return td_fail_as(TD_ENOKERNEL, "%s: no kernel on %s for %s, and no decomposition; its kernels there take:%s",
+                      r->op->t.name, r->dev->name, td_dtype_name(r->compute), *text ? text : " none");
 }
 
 /* Runs kernel or decomposition without recording. */
@@ -277,8 +294,16 @@ bool tdi_compute(tdi_runner *r)
     bool half_in = r->compute == TD_F16 || r->compute == TD_BF16;
     tdi_choice c = {NULL, NULL, 0};
     td_dtype dt = r->compute;
-    td_kargs q = {.n_in = r->n_in, .n_out = r->n_out, .n_list = r->n_list, .compute = dt, .in = r->iv, .out = r->ov,
-                  .attr = r->attr, .stream = r->dev->stream, .dev = r->dev->handle, .ordinal = r->dev->ordinal};
+    td_kargs q = {.n_in = r->n_in,
+                  .n_out = r->n_out,
+                  .n_list = r->n_list,
+                  .compute = dt,
+                  .in = r->iv,
+                  .out = r->ov,
+                  .attr = r->attr,
+                  .stream = r->dev->stream,
+                  .dev = r->dev->handle,
+                  .ordinal = r->dev->ordinal};
     bool by_parts = r->ctx->decompose && op->decompose;
     if (!by_parts) {
         if (!tdi_choose(r->ctx, r->op, r->dev, &q, &c)) return false;
@@ -338,4 +363,3 @@ bool tdi_run_view(tdi_runner *r)
     }
     return true;
 }
-

@@ -27,7 +27,8 @@ static bool call(uint32_t id, td_tensor *const *in, uint32_t n_in, const void *a
     return op && tdi_run(op, in, n_in, attr, NULL, out, n_out);
 }
 
-static bool call_into(uint32_t id, td_tensor *const *in, uint32_t n_in, const void *attr, td_tensor *const *out, uint32_t n_out)
+static bool call_into(uint32_t id, td_tensor *const *in, uint32_t n_in, const void *attr, td_tensor *const *out,
+                      uint32_t n_out)
 {
     if (tdi_failed()) return false;
     tdi_op *op = checked_op(id);

@@ -27,13 +27,19 @@ static bool check_written(const tdi_runner *r, const td_tensor *t, const char *w
     const char *op = r->op->t.name;
     if (tdi_is_number(t)) return td_fail("%s: %s is a plain number and cannot be written in place", op, what);
     if (t->shell) return td_fail_as(TD_EPLUGIN, "%s: %s was not saved for backward and cannot be written", op, what);
-    if (overlaps_itself(&t->v)) return td_fail("%s: %s is broadcast or overlaps itself (several elements share memory) and cannot be written in place", op, what);
+    if (overlaps_itself(&t->v))
+        return td_fail(
+            "%s: %s is broadcast or overlaps itself (several elements share memory) and cannot be written in place", op,
+            what);
     if (!r->ctx->grad) return true;
     if (t->requires_grad)
-        return td_fail("%s: %s is a leaf that wants a gradient and cannot be changed in place; do so inside tide.no_grad", op, what);
+        return td_fail(
+            "%s: %s is a leaf that wants a gradient and cannot be changed in place; do so inside tide.no_grad", op,
+            what);
     if (t->is_view && (r->wants_grad || t->node))
         return td_fail("%s: %s is a view, and a recorded change in place of a view would be lost to its base; "
-                       "use where, cat, stack or index_copy, or work on a clone", op, what);
+                       "use where, cat, stack or index_copy, or work on a clone",
+                       op, what);
     return true;
 }
 
@@ -44,12 +50,15 @@ bool tdi_check_into(const tdi_runner *r)
         const td_view *v = r->ov[i];
         if (!check_written(r, to, "the output")) return false;
         if (to->st->dev != r->dev)
-            return td_fail_as(TD_EDEVICE, "%s: the output is on %s, the inputs on %s", r->op->t.name, to->st->dev->name, r->dev->name);
+            return td_fail_as(TD_EDEVICE, "%s: the output is on %s, the inputs on %s", r->op->t.name, to->st->dev->name,
+                              r->dev->name);
         if (!tdi_same_dims(&to->v, v))
-            return td_fail_as(TD_ESHAPE, "%s: a result %s does not fit in place into %s", r->op->t.name, tdi_describe(r->out[i]), tdi_describe(to));
+            return td_fail_as(TD_ESHAPE, "%s: a result %s does not fit in place into %s", r->op->t.name,
+                              tdi_describe(r->out[i]), tdi_describe(to));
         bool loses = td_dtype_is_float(v->dt) && !td_dtype_is_float(to->v.dt);
         if (loses || (to->v.dt == TD_BOOL && v->dt != TD_BOOL))
-            return td_fail_as(TD_EDTYPE, "%s: a result of dtype %s cannot be written in place into %s", r->op->t.name, td_dtype_name(v->dt), td_dtype_name(to->v.dt));
+            return td_fail_as(TD_EDTYPE, "%s: a result of dtype %s cannot be written in place into %s", r->op->t.name,
+                              td_dtype_name(v->dt), td_dtype_name(to->v.dt));
     }
     return true;
 }
@@ -57,7 +66,8 @@ bool tdi_check_into(const tdi_runner *r)
 bool tdi_check_written_inputs(const tdi_runner *r)
 {
     for (uint32_t i = 0; i < r->n_in; i++)
-        if (r->in[i] && r->marks[i] & TDI_WRITTEN && !check_written(r, r->in[i], tdi_place_name(r->op, i, r->n_list))) return false;
+        if (r->in[i] && r->marks[i] & TDI_WRITTEN && !check_written(r, r->in[i], tdi_place_name(r->op, i, r->n_list)))
+            return false;
     return true;
 }
 
@@ -83,9 +93,9 @@ bool tdi_may_write_into(const tdi_runner *r, const td_kernel *k, const td_tensor
     for (uint32_t i = 0; i < r->n_in; i++) {
         const td_tensor *t = r->in[i];
         if (!t || t->st != to->st || r->iv[i] != &t->v) continue;
-        bool same = t->v.p == to->v.p && tdi_same_dims(&t->v, &to->v) && !memcmp(t->v.stride, to->v.stride, (size_t)t->v.nd * sizeof *t->v.stride);
+        bool same = t->v.p == to->v.p && tdi_same_dims(&t->v, &to->v) &&
+                    !memcmp(t->v.stride, to->v.stride, (size_t)t->v.nd * sizeof *t->v.stride);
         if (!same || !(k->flags & TD_K_ALIAS_OK)) return false;
     }
     return true;
 }
-

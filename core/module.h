@@ -25,15 +25,15 @@ typedef struct {
 
 struct td_module {
     atomic_uint refs;
-    const tdi_layer *layer;   /* NULL: an optimizer's self                                        */
-    td_optimizer *optimizer;  /* NULL: a layer                                                    */
+    const tdi_layer *layer;  /* NULL: an optimizer's self                                        */
+    td_optimizer *optimizer; /* NULL: a layer                                                    */
     const td_opts *schema;
     void *opts, *user;
     bool training, declaring; /* declaring: init is running, parameters may be added              */
     bool began;               /* init has been called, so drop will be                            */
     tdi_member *member;
     tdi_child *child;
-    tdi_flat *flat;           /* made when init has run                                           */
+    tdi_flat *flat; /* made when init has run                                           */
     uint32_t n_member, n_child, n_flat;
 };
 
@@ -45,8 +45,8 @@ void tdi_name_error(const char *who);
 void tdi_error_in(const char *fmt, const char *name);
 
 /* what the host table holds; each is as tide/plugin.h says */
-td_tensor *tdi_module_new_param(td_module *, const char *name, td_dtype, int64_t nd, const int64_t *dim, const char *init,
-                                double a, double b);
+td_tensor *tdi_module_new_param(td_module *, const char *name, td_dtype, int64_t nd, const int64_t *dim,
+                                const char *init, double a, double b);
 td_tensor *tdi_module_new_buffer(td_module *, const char *name, td_dtype, int64_t nd, const int64_t *dim, double fill);
 td_module *tdi_module_new_child(td_module *, const char *name, const char *layer, const char *opts_as_lua);
 bool tdi_module_run_child(td_module *, const char *name, td_tensor *const *in, uint32_t n_in, td_tensor **out);

@@ -6,15 +6,15 @@
 /** One name of td_optim.state, "vmax?amsgrad", "mu." */
 typedef struct {
     char name[64];
-    bool scalar;        /* 0-dim f64                                                        */
-    int32_t option;     /* made only where this option is not zero, false or none; -1: ever */
+    bool scalar;    /* 0-dim f64                                                        */
+    int32_t option; /* made only where this option is not zero, false or none; -1: ever */
 } tdi_state_spec;
 
 /** The live options and the step number on one device: 0-dim f64 tensors, written when the value has changed. */
 typedef struct tdi_live {
     struct tdi_live *next;
     td_device *dev;
-    td_tensor **t;      /* by place of the option; the last one is "step"                   */
+    td_tensor **t; /* by place of the option; the last one is "step"                   */
     double *value;
 } tdi_live;
 
@@ -22,26 +22,26 @@ typedef struct tdi_live {
 typedef enum { TDI_FROM_PARAM, TDI_FROM_GRAD, TDI_FROM_STATE, TDI_FROM_LIVE } tdi_source;
 
 struct td_optimizer {
-    td_module self;     /* first: what step() is given                                      */
+    td_module self; /* first: what step() is given                                      */
     const tdi_optim *kind;
     uint32_t n, n_state;
-    td_tensor **param;  /* n, one reference each                                            */
-    td_tensor **state;  /* n * n_state, NULL where not made                                 */
+    td_tensor **param; /* n, one reference each                                            */
+    td_tensor **state; /* n * n_state, NULL where not made                                 */
     tdi_state_spec spec[TDI_MAX_NAMES];
     bool active[TDI_MAX_NAMES];
     int64_t steps;
     tdi_live *live;
-    td_device *dev;     /* of the parameter that is being stepped                           */
+    td_device *dev; /* of the parameter that is being stepped                           */
 
-    tdi_op *fused;      /* NULL: none                                                       */
+    tdi_op *fused; /* NULL: none                                                       */
     tdi_sig fused_sig;
     tdi_source from[TDI_MAX_NAMES];
     uint32_t place[TDI_MAX_NAMES]; /* of the state, or of the live option                   */
-    void *attr;         /* the fused op's, from the options                                 */
+    void *attr;                    /* the fused op's, from the options                                 */
     bool attr_stale;
-    td_tensor **flat;   /* room for its inputs                                              */
+    td_tensor **flat;    /* room for its inputs                                              */
     uint32_t *with_grad; /* n: those that have a gradient                                   */
-    td_tensor **grad;   /* n: theirs                                                        */
+    td_tensor **grad;    /* n: theirs                                                        */
 };
 
 /** Reads td_optim.fused and prepares the call; true without one too. */

@@ -250,7 +250,8 @@ bool tdi_choose(td_context *ctx, tdi_op *op, td_device *dev, const td_kargs *q, 
         c->kernel = k;
         return true;
     }
-    for (uint32_t i = 0; i < q->n_out; i++) tdi_dense_strides((td_view *)q->out[i]); /* what the questions see; not final */
+    for (uint32_t i = 0; i < q->n_out; i++)
+        tdi_dense_strides((td_view *)q->out[i]); /* what the questions see; not final */
     if (!ctx->plans && !(ctx->plans = calloc(1, sizeof *ctx->plans))) return td_fail_as(TD_ENOMEM, "out of memory");
     key k;
     make_key(&k, op, dev, chain, q);

@@ -4,7 +4,8 @@
 /* Order within a kind; f16 and bf16 meet in f32, for neither holds the other. */
 static int rank_of(td_dtype dt)
 {
-    static const int rank[] = {[TD_BOOL] = 0, [TD_U8] = 1, [TD_I32] = 2, [TD_I64] = 3, [TD_F16] = 4, [TD_BF16] = 4, [TD_F32] = 5, [TD_F64] = 6};
+    static const int rank[] = {[TD_BOOL] = 0, [TD_U8] = 1,   [TD_I32] = 2, [TD_I64] = 3,
+                               [TD_F16] = 4,  [TD_BF16] = 4, [TD_F32] = 5, [TD_F64] = 6};
     return rank[dt];
 }
 

@@ -7,9 +7,9 @@ typedef struct tdi_plugin tdi_plugin;
 enum { TDI_MAX_OPS = 4096, TDI_MAX_NAMES = 16 };
 
 typedef struct tdi_kernel {
-    td_kernel t;             /* host's copy                                                      */
-    const tdi_plugin *from;  /* NULL: libtide                                                    */
-    uint32_t serial;         /* of registration: newest wins among equals                        */
+    td_kernel t;            /* host's copy                                                      */
+    const tdi_plugin *from; /* NULL: libtide                                                    */
+    uint32_t serial;        /* of registration: newest wins among equals                        */
 } tdi_kernel;
 
 /** Kernels of one op on one backend, best first. Replaced as a whole when one is added; older ones are kept for their readers. */
@@ -21,13 +21,13 @@ typedef struct tdi_chain {
 
 /** A parsed signature: names and marks, a bit for each name. */
 typedef struct {
-    uint32_t n;              /* names                                                            */
+    uint32_t n; /* names                                                            */
     uint64_t optional, index, mask, aux, written, list, scalar;
     char name[TDI_MAX_NAMES][24];
 } tdi_sig;
 
 typedef struct tdi_op {
-    td_op t;                 /* host's copy                                                      */
+    td_op t; /* host's copy                                                      */
     uint32_t id;
     const tdi_plugin *from;
     tdi_sig in, out;
@@ -36,13 +36,13 @@ typedef struct tdi_op {
 } tdi_op;
 
 typedef struct tdi_layer {
-    td_layer t;              /* host's copy, `in` and `out` filled in                            */
+    td_layer t; /* host's copy, `in` and `out` filled in                            */
     tdi_sig in, out;
     const tdi_plugin *from;
 } tdi_layer;
 
 typedef struct tdi_optim {
-    td_optim t;              /* host's copy                                                      */
+    td_optim t; /* host's copy                                                      */
     const tdi_plugin *from;
 } tdi_optim;
 

@@ -20,7 +20,7 @@ typedef struct {
     uint8_t *marks;
     td_tensor **tmp;
     uint32_t n_tmp;
-    td_view number[FEW];  /* plain numbers in the compute dtype */
+    td_view number[FEW]; /* plain numbers in the compute dtype */
     double number_data[FEW];
     uint32_t n_number;
     td_tensor **out;

@@ -10,17 +10,17 @@ typedef struct {
     double lo, hi;
     bool lo_open, hi_open, nan;
     uint32_t n_words;
-    char **word;             /* "a|b|c" of ENUM and STR                                       */
+    char **word; /* "a|b|c" of ENUM and STR                                       */
 } tdi_rule;
 
 typedef struct tdi_schema {
     struct tdi_schema *next;
-    const td_opt *v;         /* the key: schemas are constant and live for ever               */
+    const td_opt *v; /* the key: schemas are constant and live for ever               */
     uint32_t n;
     size_t out_size;
     uint64_t required, strings; /* a bit for each option                                      */
     tdi_rule *rule;
-    void *image;             /* the struct with all defaults; its strings are ours            */
+    void *image; /* the struct with all defaults; its strings are ours            */
 } tdi_schema;
 
 /**
@@ -32,7 +32,8 @@ typedef struct tdi_schema {
 const tdi_schema *tdi_schema_of(const td_opts *, const char *who);
 
 /** Stores one given value in the option's field; strings are copied. dflt: it is the default, whose none is no word. */
-bool tdi_option_store(const tdi_schema *, const char *who, uint32_t option, const td_value *given, void *out, bool dflt);
+bool tdi_option_store(const tdi_schema *, const char *who, uint32_t option, const td_value *given, void *out,
+                      bool dflt);
 
 /** Place of an option by name, or schema->n. */
 uint32_t tdi_option_index(const td_opts *, const char *name);

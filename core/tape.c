@@ -212,7 +212,9 @@ bool td_is_leaf(const td_tensor *t) { return t && !t->node; }
 bool td_require_grad(td_tensor *t, bool on)
 {
     if (tdi_failed() || !t) return false;
-    if (t->node) return td_fail("requires_grad: only of a leaf; this tensor is the result of %s: use detach()", t->node->op->t.name);
+    if (t->node)
+        return td_fail("requires_grad: only of a leaf; this tensor is the result of %s: use detach()",
+                       t->node->op->t.name);
     if (on && !td_dtype_is_float(t->v.dt))
         return td_fail_as(TD_EDTYPE, "requires_grad: only float tensors have gradients, got %s", tdi_describe(t));
     t->requires_grad = on;
@@ -239,7 +241,8 @@ bool td_set_grad(td_tensor *t, td_tensor *grad)
         bool same = grad->v.nd == t->v.nd && grad->v.dt == t->v.dt;
         for (int32_t i = 0; same && i < t->v.nd; i++) same = grad->v.dim[i] == t->v.dim[i];
         if (!same || !grad->st || grad->st->dev != tdi_tensor_device(t))
-            return td_fail_as(TD_ESHAPE, "grad: expected a gradient like the tensor, %s, got %s", tdi_describe(t), tdi_describe(grad));
+            return td_fail_as(TD_ESHAPE, "grad: expected a gradient like the tensor, %s, got %s", tdi_describe(t),
+                              tdi_describe(grad));
         tdi_keep(grad);
     }
     tdi_release(t->grad);

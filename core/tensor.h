@@ -6,18 +6,18 @@
 typedef struct td_node td_node; /* autograd.h */
 
 struct td_tensor {
-    td_view v;               /* first: td_view_of is a cast                                          */
+    td_view v; /* first: td_view_of is a cast                                          */
     atomic_uint refs;
-    uint32_t out_index;      /* which output of node                                                 */
-    td_storage *st;          /* NULL for plain numbers (TD_V_NUMBER, v.p = &num) and for shells      */
-    td_node *node;           /* what made it, where a gradient is wanted: one reference              */
+    uint32_t out_index; /* which output of node                                                 */
+    td_storage *st;     /* NULL for plain numbers (TD_V_NUMBER, v.p = &num) and for shells      */
+    td_node *node;      /* what made it, where a gradient is wanted: one reference              */
     td_tensor *grad;
-    uint32_t view_version;   /* is_view and node: `rebased` of the storage when the view was recorded */
-    bool requires_grad;      /* a leaf that wants a gradient                                         */
-    bool retains_grad;       /* .grad is wanted though it is no leaf                                 */
-    bool is_view;            /* made by a view op: shares its storage with its base                  */
-    bool shell;              /* shape and dtype only                                                 */
-    bool stale;              /* a shell whose data were saved, but changed in place since: num.saved_by  */
+    uint32_t view_version; /* is_view and node: `rebased` of the storage when the view was recorded */
+    bool requires_grad;    /* a leaf that wants a gradient                                         */
+    bool retains_grad;     /* .grad is wanted though it is no leaf                                 */
+    bool is_view;          /* made by a view op: shares its storage with its base                  */
+    bool shell;            /* shape and dtype only                                                 */
+    bool stale;            /* a shell whose data were saved, but changed in place since: num.saved_by  */
     union {
         double d;
         int64_t i;
@@ -51,7 +51,10 @@ bool tdi_view_bytes(const char *who, const td_view *, size_t *bytes);
 /** A new tensor struct (refs 1, not owned) that shares data and view of t, without history. */
 td_tensor *tdi_alias(const td_tensor *t);
 /** The device of a tensor; the context's default for a plain number. */
-static inline td_device *tdi_tensor_device(const td_tensor *t) { return t->st ? t->st->dev : tdi_device_default(tdi_ctx()); }
+static inline td_device *tdi_tensor_device(const td_tensor *t)
+{
+    return t->st ? t->st->dev : tdi_device_default(tdi_ctx());
+}
 
 static inline bool tdi_is_number(const td_tensor *t) { return t->v.flags & TD_V_NUMBER && !t->st; }
 static inline bool tdi_needs_grad(const td_tensor *t) { return t->node || t->requires_grad; }

@@ -21,15 +21,24 @@ bool tdi_copy_raw(td_tensor *dst, const td_tensor *src)
     if (!td_view_numel(&dst->v)) return true;
     td_cast_attr to = {.dtype = dst->v.dt};
     const td_view *in = &src->v, *out = &dst->v;
-    td_kargs a = {.n_in = 1, .n_out = 1, .compute = src->v.dt, .in = &in, .out = &out, .attr = &to, .stream = dev->stream,
-                  .dev = dev->handle, .ordinal = dev->ordinal};
+    td_kargs a = {.n_in = 1,
+                  .n_out = 1,
+                  .compute = src->v.dt,
+                  .in = &in,
+                  .out = &out,
+                  .attr = &to,
+                  .stream = dev->stream,
+                  .dev = dev->handle,
+                  .ordinal = dev->ordinal};
     tdi_choice c;
     if (!tdi_choose(tdi_ctx(), op, dev, &a, &c)) return false;
     if (!c.kernel)
         return td_fail_as(TD_ENOKERNEL, "%s: no kernel on %s for %s", op->t.name, dev->name, td_dtype_name(src->v.dt));
     a.plan = c.plan;
     if (c.kernel->run(&a)) return !tdi_failed();
-    return tdi_failed() ? false : td_fail_as(TD_EPLUGIN, "%s: its kernel on %s failed without saying why", op->t.name, dev->name);
+    return tdi_failed()
+               ? false
+               : td_fail_as(TD_EPLUGIN, "%s: its kernel on %s failed without saying why", op->t.name, dev->name);
 }
 
 td_tensor *tdi_materialize(const td_tensor *number, td_dtype dt, td_device *dev)
@@ -66,11 +75,16 @@ static bool move_backward(const td_call *c, td_tensor *const *gout, td_tensor **
     return gin[0] != NULL;
 }
 
-static tdi_op move_op = {
-    .t = {.size = sizeof(td_op), .name = "to", .doc = "x on another device", .in = "x", .out = "y", .flags = TD_OP_BWD_DIFF,
-          .attr = {sizeof(move_attr), 0, sizeof(td_opt), NULL}, .backward = move_backward},
-    .in = {.n = 1, .name = {"x"}},
-    .out = {.n = 1, .name = {"y"}}};
+static tdi_op move_op = {.t = {.size = sizeof(td_op),
+                               .name = "to",
+                               .doc = "x on another device",
+                               .in = "x",
+                               .out = "y",
+                               .flags = TD_OP_BWD_DIFF,
+                               .attr = {sizeof(move_attr), 0, sizeof(td_opt), NULL},
+                               .backward = move_backward},
+                         .in = {.n = 1, .name = {"x"}},
+                         .out = {.n = 1, .name = {"y"}}};
 
 /* Dense bytes from one device to another: through the host where neither reaches the other. */
 static bool copy_between(td_tensor *dst, const td_tensor *src, size_t bytes)
@@ -118,7 +132,10 @@ static td_tensor *moved(td_tensor *t, td_device *to)
     return NULL;
 }
 
-td_tensor *td_tensor_to(td_tensor *t, const char *device) { return tdi_failed() || !t ? NULL : moved(t, tdi_device(device)); }
+td_tensor *td_tensor_to(td_tensor *t, const char *device)
+{
+    return tdi_failed() || !t ? NULL : moved(t, tdi_device(device));
+}
 
 td_tensor *td_tensor_assign(td_tensor *dst, td_tensor *src)
 {

@@ -17,12 +17,12 @@
 
 /** What belongs to one Lua state. */
 typedef struct tdl_state {
-    td_context *ctx;      /* NULL once the state closes                                              */
-    size_t debt, due;     /* bytes of tensors made since the last payment; a payment falls due at    */
-    size_t live;          /* bytes of tensors that userdata hold                                     */
+    td_context *ctx;                  /* NULL once the state closes                                              */
+    size_t debt, due;                 /* bytes of tensors made since the last payment; a payment falls due at    */
+    size_t live;                      /* bytes of tensors that userdata hold                                     */
     int tensor_mt, methods, shape_mt; /* registry references                                         */
-    bool noted;           /* msg holds an error that was taken from the core and not raised yet      */
-    char source[512];     /* chunks whose names begin so ("@/usr/share/lua/5.4/tide/") are Tide's own */
+    bool noted;                       /* msg holds an error that was taken from the core and not raised yet      */
+    char source[512];                 /* chunks whose names begin so ("@/usr/share/lua/5.4/tide/") are Tide's own */
     size_t source_len;
     char msg[1200];
 } tdl_state;
@@ -178,8 +178,8 @@ typedef bool tdl_own_key(lua_State *L, void *arg, const char *key);
 /** Whether the value at arg is a table with a string key: named arguments. */
 bool tdl_is_named(lua_State *L, int arg);
 /** Stack first..last as positional values; named: index of the table of named ones, or 0. */
-void tdl_read_given(lua_State *L, const char *who, const td_opts *, int first, int last, int named, tdl_own_key *own, void *arg,
-                    tdl_given *g);
+void tdl_read_given(lua_State *L, const char *who, const td_opts *, int first, int last, int named, tdl_own_key *own,
+                    void *arg, tdl_given *g);
 /** One value for td_option_set. */
 void tdl_read_value(lua_State *L, const char *who, int arg, tdl_given *g, td_value *v);
 /** Pushes an option's value as a user would give it. */
@@ -200,8 +200,8 @@ void tdl_check_shape(lua_State *L, const char *who, int first, int last, td_ints
 /* ---- tensors in and out of a call by its signature: bind_call.c ---- */
 
 typedef struct {
-    uint32_t n, n_list;   /* names; how many of them are lists                                      */
-    bool plain;           /* every place is one required tensor that is no index                    */
+    uint32_t n, n_list; /* names; how many of them are lists                                      */
+    bool plain;         /* every place is one required tensor that is no index                    */
     struct {
         char name[24];
         bool optional, index, aux, list;
@@ -211,10 +211,10 @@ typedef struct {
 bool tdl_sig_read(const char *text, tdl_sig *);
 
 typedef struct {
-    td_tensor **in;       /* n places, flat                                                          */
-    uint32_t n, n_list;   /* n_list: length of the lists                                             */
+    td_tensor **in;     /* n places, flat                                                          */
+    uint32_t n, n_list; /* n_list: length of the lists                                             */
     uint32_t n_numbers;
-    uint64_t made;        /* names whose index tensors were made from a table or number             */
+    uint64_t made; /* names whose index tensors were made from a table or number             */
     struct {
         uint32_t at;
         bool whole;
@@ -241,12 +241,12 @@ typedef struct {
     uint32_t id;
     const td_op *op;
     tdl_sig in, out;
-    uint32_t n_shown;     /* outputs that Lua sees                                                  */
-    uint32_t n_room;      /* outputs asked for: up to the last that is seen                         */
-    uint32_t n_required;  /* options up to the last required one                                    */
+    uint32_t n_shown;    /* outputs that Lua sees                                                  */
+    uint32_t n_room;     /* outputs asked for: up to the last that is seen                         */
+    uint32_t n_required; /* options up to the last required one                                    */
     bool shares, creates, list_out;
-    int tried;            /* whether dflt was tried: 0, 1 (there) or -1 (not to be had)             */
-    void *dflt;           /* the options at their defaults, required ones at some value             */
+    int tried;  /* whether dflt was tried: 0, 1 (there) or -1 (not to be had)             */
+    void *dflt; /* the options at their defaults, required ones at some value             */
 } tdl_op;
 
 /** Pushes the function of an op, and its in-place form where it has one (else nil). */

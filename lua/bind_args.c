@@ -23,7 +23,8 @@ bool tdl_gathers(const td_opts *s, uint32_t k)
     if (k >= s->n || !is_list(own_type(s, k))) return false;
     for (uint32_t i = k + 1; i < s->n; i++) {
         int type = own_type(s, i);
-        if (type == TD_O_INT || type == TD_O_NUM || type == TD_O_AXIS || type == TD_O_INDEX || is_list(type)) return false;
+        if (type == TD_O_INT || type == TD_O_NUM || type == TD_O_AXIS || type == TD_O_INDEX || is_list(type))
+            return false;
     }
     return true;
 }
@@ -136,15 +137,16 @@ static void add_named(reader *r, int named, tdl_own_key *own, void *arg)
                 n->name = key;
                 read_value(L, r->who, -1, g, &n->value, 0);
             }
-        } else if (!lua_isinteger(L, -2) || lua_tointeger(L, -2) < 1 || (lua_Unsigned)lua_tointeger(L, -2) > lua_rawlen(L, named)) {
+        } else if (!lua_isinteger(L, -2) || lua_tointeger(L, -2) < 1 ||
+                   (lua_Unsigned)lua_tointeger(L, -2) > lua_rawlen(L, named)) {
             tdl_error(L, "%s: a named argument's name must be a string, got %s", r->who, tdl_what(L, -2));
         }
         lua_pop(L, 1);
     }
 }
 
-void tdl_read_given(lua_State *L, const char *who, const td_opts *schema, int first, int last, int named, tdl_own_key *own,
-                    void *arg, tdl_given *g)
+void tdl_read_given(lua_State *L, const char *who, const td_opts *schema, int first, int last, int named,
+                    tdl_own_key *own, void *arg, tdl_given *g)
 {
     reader r = {L, who, schema, g, NULL};
     memset(&g->args, 0, sizeof g->args);
@@ -196,9 +198,11 @@ bool tdl_dtype_named(const char *name, td_dtype *dt)
 td_dtype tdl_check_dtype(lua_State *L, const char *who, int arg)
 {
     td_dtype dt = TD_F32;
-    if (lua_type(L, arg) != LUA_TSTRING) tdl_error(L, "%s: expected a dtype such as \"f32\", got %s", who, tdl_what(L, arg));
+    if (lua_type(L, arg) != LUA_TSTRING)
+        tdl_error(L, "%s: expected a dtype such as \"f32\", got %s", who, tdl_what(L, arg));
     if (!tdl_dtype_named(lua_tostring(L, arg), &dt))
-        tdl_error(L, "%s: unknown dtype \"%.40s\": there are f32, f64, f16, bf16, i64, i32, u8 and bool", who, lua_tostring(L, arg));
+        tdl_error(L, "%s: unknown dtype \"%.40s\": there are f32, f64, f16, bf16, i64, i32, u8 and bool", who,
+                  lua_tostring(L, arg));
     return dt;
 }
 
@@ -206,7 +210,8 @@ void tdl_check_shape(lua_State *L, const char *who, int first, int last, td_ints
 {
     bool table = lua_type(L, first) == LUA_TTABLE;
     lua_Unsigned n = table ? lua_rawlen(L, first) : (lua_Unsigned)(last - first + 1);
-    if (n > TD_MAX_DIM) tdl_error(L, "%s: expected at most %d extents, got %llu", who, TD_MAX_DIM, (unsigned long long)n);
+    if (n > TD_MAX_DIM)
+        tdl_error(L, "%s: expected at most %d extents, got %llu", who, TD_MAX_DIM, (unsigned long long)n);
     shape->n = (int64_t)n;
     for (int i = 0; i < (int)n; i++) {
         if (table) lua_rawgeti(L, first, i + 1);
@@ -214,7 +219,8 @@ void tdl_check_shape(lua_State *L, const char *who, int first, int last, td_ints
         int ok = lua_type(L, -1) == LUA_TNUMBER;
         shape->v[i] = ok ? lua_tointegerx(L, -1, &ok) : 0;
         if (!ok || shape->v[i] < 0)
-            tdl_error(L, "%s: extent %d: expected an integer >= 0, got %s", who, i + 1, ok ? "a negative one" : tdl_what(L, -1));
+            tdl_error(L, "%s: extent %d: expected an integer >= 0, got %s", who, i + 1,
+                      ok ? "a negative one" : tdl_what(L, -1));
         lua_pop(L, 1);
     }
 }

@@ -90,7 +90,8 @@ static uint32_t read_flags(lua_State *L, const char *who, int arg, const char *o
     static const struct {
         const char *name;
         uint32_t bit;
-    } known[] = {{"retain_graph", TD_RETAIN_GRAPH}, {"create_graph", TD_CREATE_GRAPH}, {"allow_unused", TD_ALLOW_UNUSED}};
+    } known[] = {
+        {"retain_graph", TD_RETAIN_GRAPH}, {"create_graph", TD_CREATE_GRAPH}, {"allow_unused", TD_ALLOW_UNUSED}};
     uint32_t flags = 0;
     if (lua_isnoneornil(L, arg)) return 0;
     if (lua_type(L, arg) != LUA_TTABLE) tdl_error(L, "%s: expected a table of options, got %s", who, tdl_what(L, arg));
@@ -145,9 +146,11 @@ static int gradients_gc(lua_State *L)
 static uint32_t count_at(lua_State *L, const char *name, int arg)
 {
     if (tdl_slot_at(L, arg)) return 1;
-    if (lua_type(L, arg) != LUA_TTABLE) tdl_error(L, "grad: %s: expected a Tensor or a list of them, got %s", name, tdl_what(L, arg));
+    if (lua_type(L, arg) != LUA_TTABLE)
+        tdl_error(L, "grad: %s: expected a Tensor or a list of them, got %s", name, tdl_what(L, arg));
     lua_Unsigned n = lua_rawlen(L, arg);
-    if (n < 1 || n > 65536) tdl_error(L, "grad: %s: expected 1 to 65536 tensors, got %llu", name, (unsigned long long)n);
+    if (n < 1 || n > 65536)
+        tdl_error(L, "grad: %s: expected 1 to 65536 tensors, got %llu", name, (unsigned long long)n);
     return (uint32_t)n;
 }
 
@@ -188,7 +191,8 @@ static int l_grad(lua_State *L)
     lua_settop(L, 3);
     tdl_pay(L, S);
     bool one = tdl_slot_at(L, 2) != NULL;
-    uint32_t n_out = count_at(L, "outputs", 1), n_in = count_at(L, "inputs", 2), flags = read_flags(L, "grad", 3, "grad_outputs");
+    uint32_t n_out = count_at(L, "outputs", 1), n_in = count_at(L, "inputs", 2),
+             flags = read_flags(L, "grad", 3, "grad_outputs");
     lua_pushnil(L);
     if (!lua_isnil(L, 3)) {
         lua_pushliteral(L, "grad_outputs");

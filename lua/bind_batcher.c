@@ -162,7 +162,8 @@ static lua_Integer option(lua_State *L, const char *key, lua_Integer otherwise, 
     if (lua_getfield(L, 3, key) != LUA_TNIL) {
         otherwise = lua_isinteger(L, -1) ? lua_tointeger(L, -1) : 0;
         if (otherwise < 1 || otherwise > most)
-            tdl_error(L, "batcher: %s: expected an integer from 1 to %lld, got %s", key, (long long)most, tdl_what(L, -1));
+            tdl_error(L, "batcher: %s: expected an integer from 1 to %lld, got %s", key, (long long)most,
+                      tdl_what(L, -1));
     }
     lua_pop(L, 1);
     return otherwise;
@@ -198,7 +199,8 @@ static int l_batcher(lua_State *L)
     if (!batch) tdl_error(L, "batcher: batch: expected an integer >= 1, got nothing");
     bool drop_last = lua_getfield(L, 3, "drop_last") != LUA_TNIL && lua_toboolean(L, -1);
     bool widen = lua_getfield(L, 3, "scale") != LUA_TNIL;
-    if (widen && lua_type(L, -1) != LUA_TNUMBER) tdl_error(L, "batcher: scale: expected a number, got %s", tdl_what(L, -1));
+    if (widen && lua_type(L, -1) != LUA_TNUMBER)
+        tdl_error(L, "batcher: scale: expected a number, got %s", tdl_what(L, -1));
     double scale = widen ? lua_tonumber(L, -1) : 1;
     tdl_pay(L, S);
 
@@ -267,8 +269,8 @@ static bool submit(batcher *b)
 static bool take_order(batcher *b, td_tensor *t)
 {
     if (td_ndim(t) != 1 || td_dtype_is_float(td_dtype_of(t)) || td_dtype_of(t) == TD_BOOL)
-        return td_fail("start: expected row numbers, integers along one axis, got %s of %d axes", td_dtype_name(td_dtype_of(t)),
-                       td_ndim(t));
+        return td_fail("start: expected row numbers, integers along one axis, got %s of %d axes",
+                       td_dtype_name(td_dtype_of(t)), td_ndim(t));
     int64_t n = td_numel(t);
     int64_t *v = (int64_t *)malloc((size_t)(n ? n : 1) * sizeof *v);
     if (!v) return td_fail_as(TD_ENOMEM, "start: out of memory");

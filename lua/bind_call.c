@@ -35,9 +35,11 @@ void tdl_inputs_prepare(lua_State *L, const char *who, const tdl_sig *sig, int f
         if (sig->at[i].list && type == LUA_TTABLE) {
             lua_Unsigned n = lua_rawlen(L, arg);
             if (seen && n != c->n_list)
-                tdl_error(L, "%s: %s: expected a list of %u tensors like the one before, got %llu", who, sig->at[i].name, c->n_list,
+                tdl_error(L, "%s: %s: expected a list of %u tensors like the one before, got %llu", who,
+                          sig->at[i].name, c->n_list, (unsigned long long)n);
+            if (n > 65536)
+                tdl_error(L, "%s: %s: expected at most 65536 tensors, got %llu", who, sig->at[i].name,
                           (unsigned long long)n);
-            if (n > 65536) tdl_error(L, "%s: %s: expected at most 65536 tensors, got %llu", who, sig->at[i].name, (unsigned long long)n);
             c->n_list = (uint32_t)n;
             seen = true;
         } else if (sig->at[i].index && !sig->at[i].list && (type == LUA_TTABLE || type == LUA_TNUMBER)) {
@@ -55,14 +57,15 @@ void tdl_inputs_prepare(lua_State *L, const char *who, const tdl_sig *sig, int f
 
 static void expected(lua_State *L, const char *who, const tdl_sig *sig, uint32_t i, int arg)
 {
-    const char *also = sig->at[i].list     ? "a list of tensors"
-                       : sig->at[i].index  ? "a Tensor of indices"
+    const char *also = sig->at[i].list       ? "a list of tensors"
+                       : sig->at[i].index    ? "a Tensor of indices"
                        : sig->at[i].optional ? "a Tensor or nil"
                                              : "a Tensor or a number";
     tdl_error(L, "%s: %s: expected %s, got %s", who, sig->at[i].name, also, tdl_what(L, arg));
 }
 
-static uint32_t fetch_list(lua_State *L, const char *who, const tdl_sig *sig, uint32_t i, int arg, td_tensor **to, uint32_t n)
+static uint32_t fetch_list(lua_State *L, const char *who, const tdl_sig *sig, uint32_t i, int arg, td_tensor **to,
+                           uint32_t n)
 {
     bool given = lua_type(L, arg) == LUA_TTABLE;
     if (!given && !(sig->at[i].optional && lua_isnoneornil(L, arg))) expected(L, who, sig, i, arg);
@@ -124,7 +127,8 @@ bool tdl_inputs_finish(const tdl_sig *sig, tdl_inputs *c)
             td_tensor **t = &c->in[at + k];
             if (!*t) continue;
             if (!(*t = tdl_index_in(*t))) return false;
-            if (c->made >> i & 1 && c->in[0] && i > 0 && !(*t = td_tensor_to(*t, td_tensor_device(c->in[0])))) return false;
+            if (c->made >> i & 1 && c->in[0] && i > 0 && !(*t = td_tensor_to(*t, td_tensor_device(c->in[0]))))
+                return false;
         }
         at += n;
     }

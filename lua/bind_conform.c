@@ -147,8 +147,10 @@ static int op_traits(lua_State *L)
 
 void tdl_open_conform(lua_State *L, tdl_state *S)
 {
-    static const luaL_Reg functions[] = {{"op_sample", op_sample},   {"layer_sample", layer_sample},
-                                         {"op_traits", op_traits},   {"decompose", decompose},
+    static const luaL_Reg functions[] = {{"op_sample", op_sample},
+                                         {"layer_sample", layer_sample},
+                                         {"op_traits", op_traits},
+                                         {"decompose", decompose},
                                          {NULL, NULL}};
     tdl_register(L, S, functions);
 }

@@ -25,7 +25,8 @@ void tdl_read_made_as(lua_State *L, const char *who, int arg, tdl_made_as *o)
             o->dt = tdl_check_dtype(L, who, lua_gettop(L));
             o->has_dtype = true;
         } else if (!strcmp(key, "device")) {
-            if (lua_type(L, -1) != LUA_TSTRING) tdl_error(L, "%s: device: expected a string, got %s", who, tdl_what(L, -1));
+            if (lua_type(L, -1) != LUA_TSTRING)
+                tdl_error(L, "%s: device: expected a string, got %s", who, tdl_what(L, -1));
             o->device = lua_tostring(L, -1);
         } else if (!strcmp(key, "requires_grad")) {
             o->requires_grad = lua_toboolean(L, -1);
@@ -41,10 +42,10 @@ void tdl_read_made_as(lua_State *L, const char *who, int arg, tdl_made_as *o)
 typedef struct {
     lua_State *L;
     const char *who;
-    td_dtype dt;              /* of the elements that are written: f32 for f16 and bf16 */
+    td_dtype dt; /* of the elements that are written: f32 for f16 and bf16 */
     int nd;
     int64_t dim[TD_MAX_DIM], at[TD_MAX_DIM];
-    char *p;                  /* where the next element goes */
+    char *p; /* where the next element goes */
 } builder;
 
 /* "[1][2]": the place that is looked at, at most depth indices */
@@ -52,7 +53,8 @@ static const char *place(const builder *b, int depth, char *to, size_t room)
 {
     size_t n = 0;
     *to = 0;
-    for (int i = 0; i < depth && n < room; i++) n += (size_t)snprintf(to + n, room - n, "[%lld]", (long long)b->at[i] + 1);
+    for (int i = 0; i < depth && n < room; i++)
+        n += (size_t)snprintf(to + n, room - n, "[%lld]", (long long)b->at[i] + 1);
     return *to ? to : "the value";
 }
 
@@ -66,7 +68,8 @@ static bool measure(builder *b, int arg)
     lua_pushvalue(L, arg);
     while (lua_type(L, -1) == LUA_TTABLE) {
         if (b->nd == TD_MAX_DIM) tdl_error(L, "%s: tables are nested deeper than %d", b->who, TD_MAX_DIM);
-        if (lua_rawlen(L, -1) == 0 && tdl_is_named(L, -1)) tdl_error(L, "%s: expected a list of values, got a table of names", b->who);
+        if (lua_rawlen(L, -1) == 0 && tdl_is_named(L, -1))
+            tdl_error(L, "%s: expected a list of values, got a table of names", b->who);
         b->dim[b->nd++] = (int64_t)lua_rawlen(L, -1);
         if (b->dim[b->nd - 1] == 0) break;
         lua_rawgeti(L, -1, 1);
@@ -80,7 +83,8 @@ static void does_not_fit(const builder *b, int depth)
 {
     char where[160];
     lua_State *L = b->L;
-    tdl_error(L, "%s: %s: %s does not fit %s", b->who, place(b, depth, where, sizeof where), lua_tostring(L, -1), td_dtype_name(b->dt));
+    tdl_error(L, "%s: %s: %s does not fit %s", b->who, place(b, depth, where, sizeof where), lua_tostring(L, -1),
+              td_dtype_name(b->dt));
 }
 
 static void put_integer(builder *b, int depth)
@@ -118,11 +122,12 @@ static void put_table(builder *b, int depth)
     lua_State *L = b->L;
     char where[160];
     if (lua_type(L, -1) != LUA_TTABLE)
-        tdl_error(L, "%s: ragged table: %s: expected a list of %lld, got %s", b->who, place(b, depth, where, sizeof where),
-                  (long long)b->dim[depth], tdl_what(L, -1));
+        tdl_error(L, "%s: ragged table: %s: expected a list of %lld, got %s", b->who,
+                  place(b, depth, where, sizeof where), (long long)b->dim[depth], tdl_what(L, -1));
     if ((int64_t)lua_rawlen(L, -1) != b->dim[depth])
-        tdl_error(L, "%s: ragged table: %s has length %llu, expected %lld", b->who, place(b, depth, where, sizeof where),
-                  (unsigned long long)lua_rawlen(L, -1), (long long)b->dim[depth]);
+        tdl_error(L, "%s: ragged table: %s has length %llu, expected %lld", b->who,
+                  place(b, depth, where, sizeof where), (unsigned long long)lua_rawlen(L, -1),
+                  (long long)b->dim[depth]);
     for (b->at[depth] = 0; b->at[depth] < b->dim[depth]; b->at[depth]++) {
         lua_rawgeti(L, -1, b->at[depth] + 1);
         if (depth + 1 < b->nd) put_table(b, depth + 1);
@@ -227,7 +232,8 @@ static lua_Integer offset_at(lua_State *L, const char *who, int arg)
     if (lua_isnoneornil(L, arg)) return 0;
     int ok = 0;
     lua_Integer i = lua_tointegerx(L, arg, &ok);
-    if (!ok || i < 0) tdl_error(L, "%s: expected an offset >= 0 in bytes, got %s", who, ok ? "a negative one" : tdl_what(L, arg));
+    if (!ok || i < 0)
+        tdl_error(L, "%s: expected an offset >= 0 in bytes, got %s", who, ok ? "a negative one" : tdl_what(L, arg));
     return i;
 }
 

@@ -6,7 +6,8 @@ static const char *device_at(lua_State *L, const char *who, int arg)
 {
     if (lua_isnoneornil(L, arg)) return NULL;
     if (tdl_peek(L, arg)) return td_tensor_device(tdl_peek(L, arg));
-    if (lua_type(L, arg) != LUA_TSTRING) tdl_error(L, "%s: expected a device such as \"cpu\", got %s", who, tdl_what(L, arg));
+    if (lua_type(L, arg) != LUA_TSTRING)
+        tdl_error(L, "%s: expected a device such as \"cpu\", got %s", who, tdl_what(L, arg));
     return lua_tostring(L, arg);
 }
 

@@ -111,7 +111,8 @@ static int l_gunzip(lua_State *L)
     if (lua_type(L, 1) != LUA_TSTRING) tdl_error(L, "gunzip: expected a path or gzip data, got %s", tdl_what(L, 1));
     lua_settop(L, 2);
     const char *s = lua_tolstring(L, 1, &len), *why, *to = lua_isnil(L, 2) ? "string" : luaL_tolstring(L, 2, NULL);
-    if (strcmp(to, "string") && strcmp(to, "tensor")) tdl_error(L, "gunzip: expected \"string\" or \"tensor\", got \"%.40s\"", to);
+    if (strcmp(to, "string") && strcmp(to, "tensor"))
+        tdl_error(L, "gunzip: expected \"string\" or \"tensor\", got \"%.40s\"", to);
     bool data = len >= 2 && (unsigned char)s[0] == 0x1f && (unsigned char)s[1] == 0x8b;
     tdl_pay(L, S);
     tdl_slot *slot = tdl_new(L);

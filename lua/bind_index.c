@@ -18,15 +18,21 @@ typedef struct {
 
 typedef struct {
     lua_State *L;
-    td_tensor *x;      /* what is left after numbers and ranges */
-    int axis;          /* where the next entry looks            */
+    td_tensor *x; /* what is left after numbers and ranges */
+    int axis;     /* where the next entry looks            */
     chosen by[TD_MAX_DIM];
     int n_by;
 } selection;
 
 static bool is_tensor(lua_State *L, int at) { return tdl_slot_at(L, at) != NULL; }
-static bool is_newaxis(lua_State *L, int at) { return lua_islightuserdata(L, at) && lua_touserdata(L, at) == (const void *)&tdl_newaxis; }
-static bool is_dots(lua_State *L, int at) { return lua_type(L, at) == LUA_TSTRING && !strcmp(lua_tostring(L, at), "..."); }
+static bool is_newaxis(lua_State *L, int at)
+{
+    return lua_islightuserdata(L, at) && lua_touserdata(L, at) == (const void *)&tdl_newaxis;
+}
+static bool is_dots(lua_State *L, int at)
+{
+    return lua_type(L, at) == LUA_TSTRING && !strcmp(lua_tostring(L, at), "...");
+}
 
 /* An integer, or a number that is one. */
 static bool to_integer(lua_State *L, int at, int64_t *to)
@@ -54,7 +60,8 @@ static bool range(selection *s, int at)
     lua_Unsigned len = lua_rawlen(L, at);
     int64_t n = td_dim(s->x, s->axis), v[3] = {1, n, 1};
     if (len == 0 && !tdl_is_named(L, at)) return s->axis++, true; /* {}: the whole axis */
-    if (len < 2 || len > 3) return td_fail("a range is {first, last} or {first, last, step}, got a table of %llu", (unsigned long long)len);
+    if (len < 2 || len > 3)
+        return td_fail("a range is {first, last} or {first, last, step}, got a table of %llu", (unsigned long long)len);
     for (int k = 0; k < (int)len; k++) {
         lua_rawgeti(L, at, k + 1);
         bool ok = to_integer(L, -1, &v[k]);
@@ -64,7 +71,8 @@ static bool range(selection *s, int at)
     }
     int64_t first = v[0] < 0 ? v[0] + n + 1 : v[0], last = v[1] < 0 ? v[1] + n + 1 : v[1];
     if (first < 1 || first > n + 1 || last < 0 || last > n)
-        return td_fail("range {%lld, %lld} of axis %d is outside 1 .. %lld", (long long)v[0], (long long)v[1], s->axis + 1, (long long)n);
+        return td_fail("range {%lld, %lld} of axis %d is outside 1 .. %lld", (long long)v[0], (long long)v[1],
+                       s->axis + 1, (long long)n);
     if (v[2] < 1) return td_fail("a range's step must be at least 1, got %lld", (long long)v[2]);
     if (last < first - 1) last = first - 1; /* backwards: nothing */
     s->x = td_slice(s->x, s->axis, first - 1, last, v[2]);
@@ -87,8 +95,8 @@ static bool choose_by_mask(selection *s, td_tensor *mask)
     if (m->nd == 0) return td_fail("a mask has at least one axis");
     for (int i = 0; i < m->nd; i++)
         if (m->dim[i] != x->dim[s->axis + i])
-            return td_fail("a mask of extent %lld lies on axis %d of extent %lld", (long long)m->dim[i], s->axis + i + 1,
-                           (long long)x->dim[s->axis + i]);
+            return td_fail("a mask of extent %lld lies on axis %d of extent %lld", (long long)m->dim[i],
+                           s->axis + i + 1, (long long)x->dim[s->axis + i]);
     int nd = m->nd;
     td_tensor *where = td_nonzero(mask);
     for (int i = 0; i < nd; i++)
@@ -101,7 +109,8 @@ static bool by_tensor(selection *s, td_tensor *t)
     if (!t) return td_fail("the index is a Tensor that was freed");
     if (td_dtype_of(t) == TD_BOOL) return choose_by_mask(s, t);
     if (td_dtype_is_float(td_dtype_of(t)))
-        return td_fail("an index tensor holds integers or bools, got %s; make it with dtype \"i64\"", td_dtype_name(td_dtype_of(t)));
+        return td_fail("an index tensor holds integers or bools, got %s; make it with dtype \"i64\"",
+                       td_dtype_name(td_dtype_of(t)));
     td_tensor *i = tdl_index_in(t); /* negative ones count from the end; what 0 became stays out of range */
     return choose(s, td_where(td_lt(i, td_integer(0)), td_add(i, td_integer(td_dim(s->x, s->axis))), i));
 }
@@ -119,7 +128,8 @@ static bool entry(selection *s, int at, int skip)
     if (to_integer(L, at, &i)) return pick(s, i);
     if (lua_type(L, at) == LUA_TTABLE) return range(s, at);
     if (is_tensor(L, at)) return by_tensor(s, tdl_peek(L, at));
-    return td_fail("an index is an integer, a range {first, last}, a Tensor, \"...\" or tide.newaxis, got %s", tdl_what(L, at));
+    return td_fail("an index is an integer, a range {first, last}, a Tensor, \"...\" or tide.newaxis, got %s",
+                   tdl_what(L, at));
 }
 
 /* ---- a whole key ---- */
@@ -151,7 +161,8 @@ static bool select_by_table(selection *s, int key)
     lua_State *L = s->L;
     lua_Unsigned len = lua_rawlen(L, key);
     bool dots;
-    if (len > MAX_ENTRIES) return td_fail("an index has at most %d entries, got %llu", MAX_ENTRIES, (unsigned long long)len);
+    if (len > MAX_ENTRIES)
+        return td_fail("an index has at most %d entries, got %llu", MAX_ENTRIES, (unsigned long long)len);
     if (tdl_is_named(L, key)) return td_fail("an index is a list, got a table with names");
     int nd = td_ndim(s->x), used = axes_of_key(L, key, (int)len, &dots);
     if (used < 0) return false;
@@ -171,7 +182,9 @@ static bool select_by(selection *s, int key)
     if (lua_type(s->L, key) == LUA_TTABLE) return select_by_table(s, key);
     td_tensor *t = tdl_peek(s->L, key);
     int used = t && td_dtype_of(t) == TD_BOOL ? td_ndim(t) : 1, nd = td_ndim(s->x);
-    if (used > nd) return nd ? td_fail("a mask of %d axes on a tensor of %d", used, nd) : td_fail("a tensor of no axes cannot be indexed");
+    if (used > nd)
+        return nd ? td_fail("a mask of %d axes on a tensor of %d", used, nd)
+                  : td_fail("a tensor of no axes cannot be indexed");
     return entry(s, key, 0);
 }
 
@@ -194,7 +207,8 @@ static td_tensor *gather_one(td_tensor *x, const chosen *c)
 {
     td_ints shape = replaced(x, c->axis, c->i);
     bool same = td_ndim(c->i) == 1;
-    if (shape.n > TD_MAX_DIM) return td_fail("the result would have %lld axes, at most %d are possible", (long long)shape.n, TD_MAX_DIM);
+    if (shape.n > TD_MAX_DIM)
+        return td_fail("the result would have %lld axes, at most %d are possible", (long long)shape.n, TD_MAX_DIM);
     td_tensor *y = td_index_select(x, flat(c->i), c->axis);
     return same ? y : td_reshape(y, shape);
 }
@@ -231,7 +245,8 @@ static td_tensor *gather_many(td_tensor *x, const chosen *by, int n)
 static td_tensor *get(selection *s, int key)
 {
     td_tensor *mask = tdl_peek(s->L, key);
-    if (mask && td_dtype_of(mask) == TD_BOOL && td_ndim(mask) == td_ndim(s->x) && td_ndim(mask) > 0) return td_masked_select(s->x, mask);
+    if (mask && td_dtype_of(mask) == TD_BOOL && td_ndim(mask) == td_ndim(s->x) && td_ndim(mask) > 0)
+        return td_masked_select(s->x, mask);
     if (!select_by(s, key)) return NULL;
     if (s->n_by == 0) return s->x;
     return s->n_by == 1 ? gather_one(s->x, s->by) : gather_many(s->x, s->by, s->n_by);
@@ -275,7 +290,9 @@ static td_tensor *spread_to(td_tensor *v, td_tensor *x, td_ints shape)
 static td_tensor *put_at(td_tensor *x, const chosen *c, td_tensor *v)
 {
     td_ints shape = replaced(x, c->axis, c->i), slices = td_shape(x);
-    if (shape.n > TD_MAX_DIM) return td_fail("the indexed part would have %lld axes, at most %d are possible", (long long)shape.n, TD_MAX_DIM);
+    if (shape.n > TD_MAX_DIM)
+        return td_fail("the indexed part would have %lld axes, at most %d are possible", (long long)shape.n,
+                       TD_MAX_DIM);
     slices.v[c->axis] = td_numel(c->i);
     td_tensor *src = spread_to(v, x, shape);
     if (src && td_ndim(c->i) != 1) src = td_reshape(src, slices);
@@ -288,7 +305,8 @@ static bool set_masked(td_tensor *x, td_tensor *mask, td_tensor *v)
     const td_view *m = td_view_of(mask), *a = td_view_of(x);
     td_ints rows = {1, {-1}}, whole = td_shape(x);
     for (int i = 0; i < m->nd; i++)
-        if (i >= a->nd || m->dim[i] != a->dim[i]) return td_fail("the mask's shape must be that of the tensor's leading axes");
+        if (i >= a->nd || m->dim[i] != a->dim[i])
+            return td_fail("the mask's shape must be that of the tensor's leading axes");
     bool all = m->nd == a->nd;
     if (all && td_numel(v) == 1) {
         if (td_ndim(v) > 0) v = td_reshape(v, (td_ints){0, {0}});
@@ -325,7 +343,8 @@ static bool set(selection *s, int key, td_tensor *v)
     if (mask && td_dtype_of(mask) == TD_BOOL && td_ndim(mask) > 0) return set_masked(s->x, mask, v);
     if (!select_by(s, key)) return false;
     if (s->n_by == 0) {
-        if (s->x == x || !td_grad_enabled() || !(td_needs_grad(x) || td_needs_grad(v))) return td_tensor_assign(s->x, v) != NULL;
+        if (s->x == x || !td_grad_enabled() || !(td_needs_grad(x) || td_needs_grad(v)))
+            return td_tensor_assign(s->x, v) != NULL;
         selection again = {.L = s->L, .x = x};
         return set_recorded(&again, key, v);
     }
@@ -344,7 +363,8 @@ int tdl_index_set(lua_State *L, tdl_state *S)
         lua_replace(L, 3);
         x = tdl_check_tensor(L, 1);
     } else if (type != LUA_TNUMBER && type != LUA_TBOOLEAN && !tdl_peek(L, 3)) {
-        tdl_error(L, "assignment to a Tensor's elements: expected a number, a Tensor or a table, got %s", tdl_what(L, 3));
+        tdl_error(L, "assignment to a Tensor's elements: expected a number, a Tensor or a table, got %s",
+                  tdl_what(L, 3));
     }
     selection s = {.L = L, .x = x};
     tdl_stay stay;

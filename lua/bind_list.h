@@ -5,7 +5,7 @@
 #include "bind.h"
 
 typedef struct {
-    char *p;          /* strings, each with its 0; "\1" stands for NULL */
+    char *p; /* strings, each with its 0; "\1" stands for NULL */
     size_t n, room;
     bool failed;
 } tdl_list;

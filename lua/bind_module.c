@@ -91,7 +91,8 @@ static int forward(lua_State *L)
     uint32_t n_out = m->out.n;
     tdl_pay(L, S);
     while (last > (int)m->in.n + 1 && lua_isnil(L, last)) last--;
-    if (last > (int)m->in.n + 1) tdl_error(L, "%s: expected %u input%s, got %d", who, m->in.n, m->in.n == 1 ? "" : "s", last - 1);
+    if (last > (int)m->in.n + 1)
+        tdl_error(L, "%s: expected %u input%s, got %d", who, m->in.n, m->in.n == 1 ? "" : "s", last - 1);
     tdl_inputs_prepare(L, who, &m->in, 2, last, &in);
     luaL_checkstack(L, TDL_MAX_NAMES + 4, NULL);
     int base = lua_gettop(L);
@@ -226,10 +227,11 @@ static int m_tostring(lua_State *L)
 
 void tdl_open_module(lua_State *L, tdl_state *S)
 {
-    static const luaL_Reg methods[] = {{"forward", forward},       {"train", m_train}, {"tensors", m_tensors},
-                                       {"set_tensor", m_set_tensor}, {"options", m_options}, {"name", m_name},
-                                       {"usage", m_usage},         {NULL, NULL}};
-    static const luaL_Reg events[] = {{"__gc", module_gc}, {"__call", forward}, {"__tostring", m_tostring}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"forward", forward},   {"train", m_train}, {"tensors", m_tensors}, {"set_tensor", m_set_tensor},
+        {"options", m_options}, {"name", m_name},   {"usage", m_usage},     {NULL, NULL}};
+    static const luaL_Reg events[] = {
+        {"__gc", module_gc}, {"__call", forward}, {"__tostring", m_tostring}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"new_module", l_new_module}, {NULL, NULL}};
     luaL_newmetatable(L, META);
     tdl_register(L, S, events);

@@ -173,7 +173,8 @@ static bool fast_option(lua_State *L, const td_opts *s, uint32_t k, int *arg, in
         memcpy(field, &x, sizeof x);
         return x == x;
     }
-    case TD_O_DTYPE: return lua_type(L, *arg) == LUA_TSTRING && tdl_dtype_named(lua_tostring(L, *arg), (td_dtype *)field);
+    case TD_O_DTYPE:
+        return lua_type(L, *arg) == LUA_TSTRING && tdl_dtype_named(lua_tostring(L, *arg), (td_dtype *)field);
     case TD_O_INTS: return fast_ints(L, arg, last, tdl_gathers(s, k), false, (td_ints *)field);
     case TD_O_AXES: return fast_ints(L, arg, last, tdl_gathers(s, k), true, (td_ints *)field);
     default: return false;
@@ -203,11 +204,11 @@ static bool fast_options(lua_State *L, const tdl_op *d, int first, int last, cha
 typedef struct {
     lua_State *L;
     tdl_op *d;
-    int last, named;          /* last positional argument; the table of named ones, or 0 */
+    int last, named; /* last positional argument; the table of named ones, or 0 */
     tdl_inputs in;
-    const char *device;       /* creation: where, or NULL                                */
+    const char *device; /* creation: where, or NULL                                */
     bool requires_grad;
-    td_tensor *into;          /* in-place form: the output                               */
+    td_tensor *into; /* in-place form: the output                               */
     tdl_slot *slot[MAX_SHOWN];
     td_tensor *out[TD_MAX_OUT];
     uint32_t n_out;
@@ -219,7 +220,8 @@ static bool own_key(lua_State *L, void *arg, const char *key)
     op_call *c = (op_call *)arg;
     const tdl_op *d = c->d;
     if (d->creates && !strcmp(key, "device")) {
-        if (lua_type(L, -1) != LUA_TSTRING) tdl_error(L, "%s: device: expected a string, got %s", d->op->name, tdl_what(L, -1));
+        if (lua_type(L, -1) != LUA_TSTRING)
+            tdl_error(L, "%s: device: expected a string, got %s", d->op->name, tdl_what(L, -1));
         c->device = lua_tostring(L, -1);
         return true;
     }
@@ -504,8 +506,8 @@ static bool has_inplace(const tdl_op *d)
     static const char *const never[] = {"copy", "cast", "where", "bernoulli", "one_hot", "nonzero", "nonzero_n"};
     for (size_t i = 0; i < sizeof never / sizeof *never; i++)
         if (!strcmp(d->op->name, never[i])) return false;
-    return d->in.n && !d->in.at[0].list && !d->in.at[0].optional && !d->in.at[0].index && d->out.n == 1 && d->n_shown == 1 &&
-           !d->list_out && !d->out.at[0].index && !d->shares;
+    return d->in.n && !d->in.at[0].list && !d->in.at[0].optional && !d->in.at[0].index && d->out.n == 1 &&
+           d->n_shown == 1 && !d->list_out && !d->out.at[0].index && !d->shares;
 }
 
 void tdl_push_op_inplace(lua_State *L, tdl_state *S, uint32_t id)
@@ -520,12 +522,12 @@ void tdl_push_op_inplace(lua_State *L, tdl_state *S, uint32_t id)
 
 static int call_extreme(lua_State *L)
 {
-    int which = 3;                                                           /* max: values and indices      */
+    int which = 3; /* max: values and indices      */
     if (lua_isnoneornil(L, 2) && lua_gettop(L) <= 2) {
         lua_settop(L, 1);
-        which = 4;                                                           /* amax: one value              */
+        which = 4; /* amax: one value              */
     } else if (tdl_slot_at(L, 2)) {
-        which = 5;                                                           /* maximum                      */
+        which = 5; /* maximum                      */
     }
     return run_op(L, (tdl_op *)lua_touserdata(L, lua_upvalueindex(which)), false);
 }
@@ -585,7 +587,7 @@ static void set_operators(lua_State *L, tdl_state *S)
 {
     static const struct {
         const char *event, *op;
-    } binary[] = {{"__add", "add"}, {"__sub", "sub"}, {"__mul", "mul"},           {"__div", "div"},
+    } binary[] = {{"__add", "add"}, {"__sub", "sub"},       {"__mul", "mul"},          {"__div", "div"},
                   {"__pow", "pow"}, {"__mod", "remainder"}, {"__idiv", "floor_divide"}};
     uint32_t id;
     lua_rawgeti(L, LUA_REGISTRYINDEX, S->tensor_mt);

@@ -39,7 +39,8 @@ static int l_new_optimizer(lua_State *L)
     if (!lua_isnil(L, 3) && lua_type(L, 3) != LUA_TTABLE)
         tdl_error(L, "%s: expected a table of options, got %s", name, tdl_what(L, 3));
     lua_Unsigned n = lua_rawlen(L, 2);
-    if (n < 1 || n > 1u << 20) tdl_error(L, "%s: expected at least one parameter, got a list of %llu", name, (unsigned long long)n);
+    if (n < 1 || n > 1u << 20)
+        tdl_error(L, "%s: expected at least one parameter, got a list of %llu", name, (unsigned long long)n);
     tdl_stay stay;
     tdl_enter(L, S, &stay);
     const td_optim *kind = td_optim_find(name);
@@ -56,7 +57,9 @@ static int l_new_optimizer(lua_State *L)
     for (lua_Unsigned i = 0; i < n; i++) {
         lua_rawgeti(L, 2, (lua_Integer)i + 1);
         p[i] = tdl_peek(L, -1);
-        if (!p[i]) tdl_error(L, "%s: parameter %llu: expected a Tensor, got %s", name, (unsigned long long)i + 1, tdl_what(L, -1));
+        if (!p[i])
+            tdl_error(L, "%s: parameter %llu: expected a Tensor, got %s", name, (unsigned long long)i + 1,
+                      tdl_what(L, -1));
         lua_pop(L, 1);
     }
     tdl_read_given(L, name, &kind->opts, 1, 0, lua_isnil(L, 3) ? 0 : 3, NULL, NULL, &g);
@@ -184,7 +187,8 @@ static int m_set_steps(lua_State *L)
     tdl_state *S = TDL_STATE(L);
     optimizer *o = check_optim(L, 1);
     lua_Integer n = lua_isinteger(L, 2) ? lua_tointeger(L, 2) : -1;
-    if (n < 0 || n > (lua_Integer)1 << 53) tdl_error(L, "set_steps: expected an integer from 0 to 2^53, got %s", tdl_what(L, 2));
+    if (n < 0 || n > (lua_Integer)1 << 53)
+        tdl_error(L, "set_steps: expected an integer from 0 to 2^53, got %s", tdl_what(L, 2));
     tdl_stay stay;
     tdl_enter(L, S, &stay);
     td_optimizer_set_steps(o->o, n);
@@ -200,9 +204,17 @@ static int m_name(lua_State *L)
 
 void tdl_open_optim(lua_State *L, tdl_state *S)
 {
-    static const luaL_Reg methods[] = {{"step", m_step},   {"zero_grad", m_zero_grad}, {"get", m_get},     {"set", m_set},
-                                       {"params", m_params}, {"state", m_state},       {"set_state", m_set_state},
-                                       {"steps", m_steps}, {"set_steps", m_set_steps}, {"name", m_name},   {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"step", m_step},
+                                       {"zero_grad", m_zero_grad},
+                                       {"get", m_get},
+                                       {"set", m_set},
+                                       {"params", m_params},
+                                       {"state", m_state},
+                                       {"set_state", m_set_state},
+                                       {"steps", m_steps},
+                                       {"set_steps", m_set_steps},
+                                       {"name", m_name},
+                                       {NULL, NULL}};
     static const luaL_Reg events[] = {{"__gc", optim_gc}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"new_optimizer", l_new_optimizer}, {NULL, NULL}};
     luaL_newmetatable(L, META);

@@ -51,11 +51,11 @@ static int cell_float(char *to, double v, notation how)
 
 typedef struct {
     luaL_Buffer *b;
-    const char *p;               /* the next element: double or int64_t */
+    const char *p; /* the next element: double or int64_t */
     td_dtype dt;
     int nd;
-    int64_t dim[TD_MAX_DIM];     /* of what was read  */
-    bool cut[TD_MAX_DIM];        /* axis is summarised */
+    int64_t dim[TD_MAX_DIM]; /* of what was read  */
+    bool cut[TD_MAX_DIM];    /* axis is summarised */
     format f;
 } printer;
 

@@ -114,7 +114,7 @@ static void set_string(lua_State *L, const char *key, const char *s)
 
 static const char *type_name(const td_opt *o)
 {
-    static const char *const name[] = {"integer", "number", "boolean", "string", "string", "dtype",
+    static const char *const name[] = {"integer", "number", "boolean",  "string",  "string", "dtype",
                                        "axis",    "index",  "integers", "numbers", "axes"};
     uint32_t type = o->type & 0xff;
     return type < sizeof name / sizeof *name ? name[type] : "?";
@@ -144,7 +144,8 @@ static void push_places(lua_State *L, const char *signature)
     static const struct {
         char mark;
         const char *key;
-    } marks[] = {{'?', "optional"}, {'#', "index"}, {'~', "mask"}, {'!', "auxiliary"}, {'&', "written"}, {'*', "list"}, {'.', "scalar"}};
+    } marks[] = {{'?', "optional"}, {'#', "index"}, {'~', "mask"},  {'!', "auxiliary"},
+                 {'&', "written"},  {'*', "list"},  {'.', "scalar"}};
     lua_newtable(L);
     lua_Integer n = 0;
     for (const char *p = signature ? signature : ""; *(p += strspn(p, " ")); p += strcspn(p, " ")) {
@@ -162,8 +163,8 @@ static void push_places(lua_State *L, const char *signature)
     }
 }
 
-static void push_info(lua_State *L, const char *kind, const char *name, const char *doc, const td_opts *s, const char *in,
-                      const char *out)
+static void push_info(lua_State *L, const char *kind, const char *name, const char *doc, const td_opts *s,
+                      const char *in, const char *out)
 {
     char usage[2048];
     lua_createtable(L, 0, 8);
@@ -197,7 +198,9 @@ static int l_layer_info(lua_State *L)
     const td_layer *t = td_layer_find(name);
     if (!tdl_leave(S, &stay, t || !td_failed())) return tdl_throw(L, S);
     if (!t) lua_pushnil(L);
-    else push_info(L, t->kind == TD_LOSS ? "loss" : "layer", t->name, t->doc, &t->opts, t->in ? t->in : "x", t->out ? t->out : "y");
+    else
+        push_info(L, t->kind == TD_LOSS ? "loss" : "layer", t->name, t->doc, &t->opts, t->in ? t->in : "x",
+                  t->out ? t->out : "y");
     return 1;
 }
 
@@ -261,7 +264,8 @@ static int l_has_kernel(lua_State *L)
 /* ---- plugins ---- */
 
 enum { PLUGIN_FIELDS = 7 };
-static const char *const plugin_field[PLUGIN_FIELDS] = {"path", "name", "version", "licence", "provides", "state", "why"};
+static const char *const plugin_field[PLUGIN_FIELDS] = {"path",     "name",  "version", "licence",
+                                                        "provides", "state", "why"};
 
 static void see_plugin(void *arg, const td_plugin_info *p)
 {
@@ -317,9 +321,10 @@ static int l_plugin(lua_State *L)
 
 void tdl_open_registry(lua_State *L, tdl_state *S)
 {
-    static const luaL_Reg functions[] = {{"layers", l_layers},         {"layer", l_layer_info},     {"layer_info", l_layer_info},
-                                         {"optim_info", l_optim_info}, {"op_info", l_op_info},      {"has_kernel", l_has_kernel},
-                                         {"plugins", l_plugins},       {"plugin_dirs", l_plugin_dirs}, {"plugin", l_plugin},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"layers", l_layers},         {"layer", l_layer_info},
+                                         {"layer_info", l_layer_info}, {"optim_info", l_optim_info},
+                                         {"op_info", l_op_info},       {"has_kernel", l_has_kernel},
+                                         {"plugins", l_plugins},       {"plugin_dirs", l_plugin_dirs},
+                                         {"plugin", l_plugin},         {NULL, NULL}};
     tdl_register(L, S, functions);
 }

@@ -186,8 +186,8 @@ static int t_eq(lua_State *L)
 /* ---- properties ---- */
 
 typedef enum { P_NONE, P_DTYPE, P_DEVICE, P_GRAD, P_REQUIRES_GRAD, P_IS_LEAF, P_NDIM, P_VERSION, P_MADE_BY } property;
-static const char *const property_names[] = {
-    "", "dtype", "device", "grad", "requires_grad", "is_leaf", "ndim", "_version", "made_by"};
+static const char *const property_names[] = {"",        "dtype", "device",   "grad",   "requires_grad",
+                                             "is_leaf", "ndim",  "_version", "made_by"};
 
 static property property_at(lua_State *L, int arg)
 {
@@ -297,8 +297,8 @@ static int compare(lua_State *L, bool or_equal)
         if (!t && lua_type(L, arg) != LUA_TNUMBER)
             tdl_error(L, "cannot compare a Tensor with %s", tdl_what(L, tdl_peek(L, 1) ? 2 : 1));
         if (t && td_numel(t) != 1)
-            tdl_error(L, "%s gives one boolean and works on tensors of one element; use x:%s(y) for a mask", or_equal ? "<=" : "<",
-                      or_equal ? "le" : "lt");
+            tdl_error(L, "%s gives one boolean and works on tensors of one element; use x:%s(y) for a mask",
+                      or_equal ? "<=" : "<", or_equal ? "le" : "lt");
     }
     tdl_stay stay;
     tdl_enter(L, S, &stay);
@@ -475,7 +475,8 @@ static int m_copy_(lua_State *L) { return assign_from(L, "copy_"); }
 static int m_fill_(lua_State *L)
 {
     td_tensor *v = tdl_peek(L, 2);
-    if (v && td_numel(v) != 1) tdl_error(L, "fill_: expected one value, got a Tensor of %lld elements", (long long)td_numel(v));
+    if (v && td_numel(v) != 1)
+        tdl_error(L, "fill_: expected one value, got a Tensor of %lld elements", (long long)td_numel(v));
     return assign_from(L, "fill_");
 }
 
@@ -491,7 +492,8 @@ static int m_zero_(lua_State *L)
 static double number_or(lua_State *L, const char *who, int arg, double otherwise)
 {
     if (lua_isnoneornil(L, arg)) return otherwise;
-    if (lua_type(L, arg) != LUA_TNUMBER) tdl_error(L, "%s: argument %d: expected a number, got %s", who, arg - 1, tdl_what(L, arg));
+    if (lua_type(L, arg) != LUA_TNUMBER)
+        tdl_error(L, "%s: argument %d: expected a number, got %s", who, arg - 1, tdl_what(L, arg));
     return lua_tonumber(L, arg);
 }
 
@@ -519,8 +521,10 @@ static int draw_into(lua_State *L, const char *who, bool normal)
     if (!td_dtype_is_float(td_dtype_of(x)))
         tdl_error(L, "%s: expected a tensor of a float dtype, got %s", who, td_dtype_name(td_dtype_of(x)));
     if (!(a == a) || !(b == b) || (normal && b < 0) || (!normal && b < a))
-        tdl_error(L, normal ? "%s: expected a mean and a deviation >= 0, got %g and %g" : "%s: expected low <= high, got %g and %g", who,
-                  a, b);
+        tdl_error(L,
+                  normal ? "%s: expected a mean and a deviation >= 0, got %g and %g"
+                         : "%s: expected low <= high, got %g and %g",
+                  who, a, b);
     tdl_stay stay;
     tdl_enter(L, S, &stay);
     return assigned(L, S, &stay, x, draw(S, x, normal, a, b));
@@ -564,7 +568,8 @@ static int m_allclose(lua_State *L)
     double rtol = tolerance(L, "rtol", 1e-5), atol = tolerance(L, "atol", 1e-8);
     tdl_pay(L, S);
     td_tensor *x = tdl_check_tensor(L, 1), *y = tdl_peek(L, 2);
-    if (!y && lua_type(L, 2) != LUA_TNUMBER) tdl_error(L, "allclose: expected a Tensor or a number, got %s", tdl_what(L, 2));
+    if (!y && lua_type(L, 2) != LUA_TNUMBER)
+        tdl_error(L, "allclose: expected a Tensor or a number, got %s", tdl_what(L, 2));
     bool close = false;
     tdl_stay stay;
     tdl_enter(L, S, &stay);
@@ -679,9 +684,14 @@ static const luaL_Reg methods[] = {{"shape", m_shape},
                                    {"tostring", tdl_tensor_tostring},
                                    {NULL, NULL}};
 
-static const luaL_Reg events[] = {{"__gc", tensor_gc},      {"__close", m_free}, {"__eq", t_eq},
-                                  {"__len", t_len},         {"__lt", t_lt},      {"__le", t_le},
-                                  {"__tostring", tdl_tensor_tostring}, {NULL, NULL}};
+static const luaL_Reg events[] = {{"__gc", tensor_gc},
+                                  {"__close", m_free},
+                                  {"__eq", t_eq},
+                                  {"__len", t_len},
+                                  {"__lt", t_lt},
+                                  {"__le", t_le},
+                                  {"__tostring", tdl_tensor_tostring},
+                                  {NULL, NULL}};
 
 static const luaL_Reg functions[] = {{"is_tensor", l_is_tensor},
                                      {"identity", l_identity},

@@ -173,8 +173,9 @@ static bool offer_options(lua_State *L, const request *r)
 
 static int complete(lua_State *L)
 {
-    static const char *const keywords[] = {"and",   "break", "do",  "else", "elseif", "end",    "false", "for",  "function", "goto",  "if",
-                                           "in",    "local", "nil", "not",  "or",     "repeat", "return", "then", "true",    "until", "while"};
+    static const char *const keywords[] = {"and",      "break",  "do",   "else", "elseif", "end",  "false", "for",
+                                           "function", "goto",   "if",   "in",   "local",  "nil",  "not",   "or",
+                                           "repeat",   "return", "then", "true", "until",  "while"};
     request *r = (request *)lua_touserdata(L, 1);
     const char *s = r->line;
     r->from = r->to->from = name_before(s, r->cursor);

@@ -36,8 +36,9 @@ static uint32_t decode(const char *s, size_t n, size_t *len)
 static int columns(uint32_t u)
 {
     static const uint32_t none[][2] = {{0x300, 0x36f}, {0x200b, 0x200f}, {0x20d0, 0x20ff}, {0xfe00, 0xfe0f}};
-    static const uint32_t wide[][2] = {{0x1100, 0x115f}, {0x2e80, 0xa4cf},   {0xac00, 0xd7a3},   {0xf900, 0xfaff},  {0xfe30, 0xfe6f},
-                                       {0xff00, 0xff60}, {0xffe0, 0xffe6}, {0x1f300, 0x1f64f}, {0x1f900, 0x1f9ff}, {0x20000, 0x3fffd}};
+    static const uint32_t wide[][2] = {{0x1100, 0x115f},   {0x2e80, 0xa4cf},  {0xac00, 0xd7a3}, {0xf900, 0xfaff},
+                                       {0xfe30, 0xfe6f},   {0xff00, 0xff60},  {0xffe0, 0xffe6}, {0x1f300, 0x1f64f},
+                                       {0x1f900, 0x1f9ff}, {0x20000, 0x3fffd}};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++)
         if (u >= none[i][0] && u <= none[i][1]) return 0;
     for (size_t i = 0; i < sizeof wide / sizeof *wide; i++)
@@ -124,11 +125,11 @@ void edit_history_close(void)
 
 typedef struct {
     char *s;
-    size_t n, room, at;  /* bytes, room, cursor */
+    size_t n, room, at; /* bytes, room, cursor */
     const char *prompt;
-    int place;           /* in the history; history_n: the new line */
-    char *kept;          /* the new line while older ones are looked at */
-    char *killed;        /* Ctrl-K, Ctrl-U, Ctrl-W for Ctrl-Y */
+    int place;    /* in the history; history_n: the new line */
+    char *kept;   /* the new line while older ones are looked at */
+    char *killed; /* Ctrl-K, Ctrl-U, Ctrl-W for Ctrl-Y */
 } line_state;
 
 static bool make_room(line_state *l, size_t more)
@@ -192,7 +193,10 @@ static size_t right_of(const line_state *l, size_t at)
     return at;
 }
 
-static bool is_word(char c) { return c == '_' || (unsigned char)c >= 0x80 || (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z'); }
+static bool is_word(char c)
+{
+    return c == '_' || (unsigned char)c >= 0x80 || (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z');
+}
 
 static size_t word_left(const line_state *l)
 {
@@ -261,7 +265,20 @@ static void draw(const line_state *l)
 
 /* ---- keys ---- */
 
-enum { KEY_NONE = 1000, KEY_LEFT, KEY_RIGHT, KEY_UP, KEY_DOWN, KEY_HOME, KEY_END, KEY_DELETE, KEY_WORD_LEFT, KEY_WORD_RIGHT, KEY_KILL_WORD, KEY_EOF };
+enum {
+    KEY_NONE = 1000,
+    KEY_LEFT,
+    KEY_RIGHT,
+    KEY_UP,
+    KEY_DOWN,
+    KEY_HOME,
+    KEY_END,
+    KEY_DELETE,
+    KEY_WORD_LEFT,
+    KEY_WORD_RIGHT,
+    KEY_KILL_WORD,
+    KEY_EOF
+};
 
 static int read_byte(void)
 {
@@ -302,7 +319,11 @@ static int read_csi(void)
     case 'D': return word ? KEY_WORD_LEFT : KEY_LEFT;
     case 'H': return KEY_HOME;
     case 'F': return KEY_END;
-    case '~': return number == 1 || number == 7 ? KEY_HOME : number == 4 || number == 8 ? KEY_END : number == 3 ? KEY_DELETE : KEY_NONE;
+    case '~':
+        return number == 1 || number == 7   ? KEY_HOME
+               : number == 4 || number == 8 ? KEY_END
+               : number == 3                ? KEY_DELETE
+                                            : KEY_NONE;
     default: return KEY_NONE;
     }
 }

@@ -200,7 +200,7 @@ static void open_history(void)
 {
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
     char path[1024];
-    int n = state && *state == '/'  ? snprintf(path, sizeof path, "%s/tide/history", state)
+    int n = state && *state == '/' ? snprintf(path, sizeof path, "%s/tide/history", state)
             : home && *home == '/' ? snprintf(path, sizeof path, "%s/.local/state/tide/history", home)
                                    : 0;
     if (n <= 0 || (size_t)n >= sizeof path) return;

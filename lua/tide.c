@@ -11,25 +11,26 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static const char usage[] = "usage: tide [options] [script [arguments]]\n"
-                            "       tide command [arguments]\n"
-                            "\n"
-                            "options:\n"
-                            "  -e CODE        run CODE\n"
-                            "  -l NAME        require NAME, as a global of that name\n"
-                            "  -i             go on interactively after the script\n"
-                            "  -              read the script from the standard input\n"
-                            "  --             end of the options\n"
-                            "  -v, --version  print the version\n"
-                            "  -h, --help     print this\n"
-                            "\n"
-                            "commands:\n"
-                            "  plugins        the plugins that are found, and what they provide\n"
-                            "  devices        the devices of this machine\n"
-                            "  help NAME      what a layer, loss, optimizer, op or function is and takes\n"
-                            "  check FILE     test the plugin in FILE\n"
-                            "\n"
-                            "Without a script it is interactive. In -e CODE and interactively, tide, nn, optim and data are globals.\n";
+static const char usage[] =
+    "usage: tide [options] [script [arguments]]\n"
+    "       tide command [arguments]\n"
+    "\n"
+    "options:\n"
+    "  -e CODE        run CODE\n"
+    "  -l NAME        require NAME, as a global of that name\n"
+    "  -i             go on interactively after the script\n"
+    "  -              read the script from the standard input\n"
+    "  --             end of the options\n"
+    "  -v, --version  print the version\n"
+    "  -h, --help     print this\n"
+    "\n"
+    "commands:\n"
+    "  plugins        the plugins that are found, and what they provide\n"
+    "  devices        the devices of this machine\n"
+    "  help NAME      what a layer, loss, optimizer, op or function is and takes\n"
+    "  check FILE     test the plugin in FILE\n"
+    "\n"
+    "Without a script it is interactive. In -e CODE and interactively, tide, nn, optim and data are globals.\n";
 
 /* ---- errors ---- */
 
@@ -266,7 +267,7 @@ static bool run_script(lua_State *L, const char *path, int argc, char **argv, in
 }
 
 typedef struct {
-    int script;       /* place of the script's name in argv, argc if there is none */
+    int script; /* place of the script's name in argv, argc if there is none */
     bool code, interactive, version, help;
     const char *wrong;
 } options;
@@ -315,7 +316,9 @@ static int run(lua_State *L, int argc, char **argv)
     options o = read_options(argc, argv);
     bool script = o.script < argc;
     if (o.wrong) {
-        fprintf(stderr, strcmp(o.wrong, "-e") && strcmp(o.wrong, "-l") ? "tide: unknown option '%s'\n" : "tide: '%s' needs an argument\n",
+        fprintf(stderr,
+                strcmp(o.wrong, "-e") && strcmp(o.wrong, "-l") ? "tide: unknown option '%s'\n"
+                                                               : "tide: '%s' needs an argument\n",
                 o.wrong);
         fputs(usage, stderr);
         return 2;

@@ -117,20 +117,51 @@ static bool gelu_sample(uint32_t i, td_sample *s)
 
 /* ---- rows ---- */
 
-const td_op tdi_op_sigmoid = {TD_ROW_sigmoid, .flags = TD_OP_BWD_DIFF, .save_out = 1, .infer = tdi_infer_float,
-                              .backward = sigmoid_backward, .decompose = sigmoid_decompose,
+const td_op tdi_op_sigmoid = {TD_ROW_sigmoid,
+                              .flags = TD_OP_BWD_DIFF,
+                              .save_out = 1,
+                              .infer = tdi_infer_float,
+                              .backward = sigmoid_backward,
+                              .decompose = sigmoid_decompose,
                               .sample = tdi_samples_signed};
-const td_op tdi_op_relu = {TD_ROW_relu, .flags = TD_OP_BWD_DIFF, .save_out = 1, .infer = relu_infer,
-                           .backward = relu_backward, .decompose = relu_decompose, .sample = tdi_samples_signed};
-const td_op tdi_op_leaky_relu = {TD_ROW_leaky_relu, .flags = TD_OP_BWD_DIFF, .save_in = 1, .infer = leaky_relu_infer,
-                                 .backward = leaky_relu_backward, .decompose = leaky_relu_decompose,
-                                 .sample = leaky_relu_sample};
-const td_op tdi_op_elu = {TD_ROW_elu, .flags = TD_OP_BWD_DIFF, .save_in = 1, .save_out = 1, .infer = elu_infer,
-                          .backward = elu_backward, .decompose = elu_decompose, .sample = elu_sample};
-const td_op tdi_op_gelu = {TD_ROW_gelu, .flags = TD_OP_BWD_DIFF, .save_in = 1, .infer = tdi_infer_float,
-                           .backward = gelu_backward, .decompose = gelu_decompose, .sample = gelu_sample};
-const td_op tdi_op_silu = {TD_ROW_silu, .flags = TD_OP_BWD_DIFF, .save_in = 1, .save_out = 1, .infer = tdi_infer_float,
-                           .backward = silu_backward, .decompose = silu_decompose, .sample = tdi_samples_signed};
-const td_op tdi_op_softplus = {TD_ROW_softplus, .flags = TD_OP_BWD_DIFF, .save_in = 1, .infer = tdi_infer_float,
-                               .backward = softplus_backward, .decompose = softplus_decompose,
+const td_op tdi_op_relu = {TD_ROW_relu,
+                           .flags = TD_OP_BWD_DIFF,
+                           .save_out = 1,
+                           .infer = relu_infer,
+                           .backward = relu_backward,
+                           .decompose = relu_decompose,
+                           .sample = tdi_samples_signed};
+const td_op tdi_op_leaky_relu = {
+    TD_ROW_leaky_relu,          .flags = TD_OP_BWD_DIFF,         .save_in = 1,
+    .infer = leaky_relu_infer,  .backward = leaky_relu_backward, .decompose = leaky_relu_decompose,
+    .sample = leaky_relu_sample};
+const td_op tdi_op_elu = {TD_ROW_elu,
+                          .flags = TD_OP_BWD_DIFF,
+                          .save_in = 1,
+                          .save_out = 1,
+                          .infer = elu_infer,
+                          .backward = elu_backward,
+                          .decompose = elu_decompose,
+                          .sample = elu_sample};
+const td_op tdi_op_gelu = {TD_ROW_gelu,
+                           .flags = TD_OP_BWD_DIFF,
+                           .save_in = 1,
+                           .infer = tdi_infer_float,
+                           .backward = gelu_backward,
+                           .decompose = gelu_decompose,
+                           .sample = gelu_sample};
+const td_op tdi_op_silu = {TD_ROW_silu,
+                           .flags = TD_OP_BWD_DIFF,
+                           .save_in = 1,
+                           .save_out = 1,
+                           .infer = tdi_infer_float,
+                           .backward = silu_backward,
+                           .decompose = silu_decompose,
+                           .sample = tdi_samples_signed};
+const td_op tdi_op_softplus = {TD_ROW_softplus,
+                               .flags = TD_OP_BWD_DIFF,
+                               .save_in = 1,
+                               .infer = tdi_infer_float,
+                               .backward = softplus_backward,
+                               .decompose = softplus_decompose,
                                .sample = tdi_samples_signed};

@@ -143,9 +143,12 @@ static bool pick_sample(uint32_t i, td_sample *s)
 
 const td_op tdi_op_argmax = {TD_ROW_argmax, .flags = TD_OP_PRIM, .infer = argmax_infer, .sample = arg_sample};
 const td_op tdi_op_argmin = {TD_ROW_argmin, .flags = TD_OP_PRIM, .infer = argmin_infer, .sample = arg_sample};
-const td_op tdi_op_max = {TD_ROW_max, .flags = TD_OP_BWD_DIFF, .save_out = 2, .infer = max_infer,
-                          .backward = pick_backward, .decompose = max_decompose, .sample = pick_sample};
-const td_op tdi_op_min = {TD_ROW_min, .flags = TD_OP_BWD_DIFF, .save_out = 2, .infer = min_infer,
-                          .backward = pick_backward, .decompose = min_decompose, .sample = pick_sample};
-const td_op tdi_op_median = {TD_ROW_median, .flags = TD_OP_BWD_DIFF, .save_out = 2, .infer = median_infer,
-                             .backward = pick_backward, .decompose = median_decompose, .sample = pick_sample};
+const td_op tdi_op_max = {TD_ROW_max,           .flags = TD_OP_BWD_DIFF,   .save_out = 2,
+                          .infer = max_infer,   .backward = pick_backward, .decompose = max_decompose,
+                          .sample = pick_sample};
+const td_op tdi_op_min = {TD_ROW_min,           .flags = TD_OP_BWD_DIFF,   .save_out = 2,
+                          .infer = min_infer,   .backward = pick_backward, .decompose = min_decompose,
+                          .sample = pick_sample};
+const td_op tdi_op_median = {TD_ROW_median,         .flags = TD_OP_BWD_DIFF,   .save_out = 2,
+                             .infer = median_infer, .backward = pick_backward, .decompose = median_decompose,
+                             .sample = pick_sample};

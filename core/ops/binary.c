@@ -166,20 +166,43 @@ enum { PRIM = TD_OP_PRIM | TD_OP_BWD_DIFF, BOTH = 3 };
 
 const td_op tdi_op_add = {TD_ROW_add, .flags = PRIM, .infer = add_infer, .backward = add_backward,
                           .sample = tdi_samples_pair};
-const td_op tdi_op_sub = {TD_ROW_sub, .flags = TD_OP_BWD_DIFF, .infer = sub_infer, .backward = sub_backward,
-                          .decompose = sub_decompose, .sample = tdi_samples_pair};
-const td_op tdi_op_mul = {TD_ROW_mul, .flags = PRIM, .save_in = BOTH, .infer = mul_infer, .backward = mul_backward,
+const td_op tdi_op_sub = {TD_ROW_sub,
+                          .flags = TD_OP_BWD_DIFF,
+                          .infer = sub_infer,
+                          .backward = sub_backward,
+                          .decompose = sub_decompose,
                           .sample = tdi_samples_pair};
-const td_op tdi_op_div = {TD_ROW_div, .flags = PRIM, .save_in = 2, .save_out = 1, .infer = div_infer,
-                          .backward = div_backward, .sample = tdi_samples_pair};
-const td_op tdi_op_pow = {TD_ROW_pow, .flags = PRIM, .save_in = BOTH, .save_out = 1, .infer = pow_infer,
-                          .backward = pow_backward, .sample = pow_sample};
+const td_op tdi_op_mul = {TD_ROW_mul,
+                          .flags = PRIM,
+                          .save_in = BOTH,
+                          .infer = mul_infer,
+                          .backward = mul_backward,
+                          .sample = tdi_samples_pair};
+const td_op tdi_op_div = {TD_ROW_div,
+                          .flags = PRIM,
+                          .save_in = 2,
+                          .save_out = 1,
+                          .infer = div_infer,
+                          .backward = div_backward,
+                          .sample = tdi_samples_pair};
+const td_op tdi_op_pow = {TD_ROW_pow,          .flags = PRIM,      .save_in = BOTH,
+                          .save_out = 1,       .infer = pow_infer, .backward = pow_backward,
+                          .sample = pow_sample};
 const td_op tdi_op_floor_divide = {TD_ROW_floor_divide, .flags = PRIM, .infer = floor_divide_infer,
                                    .backward = tdi_no_gradient, .sample = quotient_sample};
-const td_op tdi_op_remainder = {TD_ROW_remainder, .flags = TD_OP_BWD_DIFF, .save_in = BOTH, .infer = remainder_infer,
-                                .backward = remainder_backward, .decompose = remainder_decompose,
-                                .sample = quotient_sample};
-const td_op tdi_op_maximum = {TD_ROW_maximum, .flags = PRIM, .save_in = BOTH, .infer = maximum_infer,
-                              .backward = maximum_backward, .sample = tdi_samples_pair};
-const td_op tdi_op_minimum = {TD_ROW_minimum, .flags = PRIM, .save_in = BOTH, .infer = minimum_infer,
-                              .backward = minimum_backward, .sample = tdi_samples_pair};
+const td_op tdi_op_remainder = {
+    TD_ROW_remainder,         .flags = TD_OP_BWD_DIFF,        .save_in = BOTH,
+    .infer = remainder_infer, .backward = remainder_backward, .decompose = remainder_decompose,
+    .sample = quotient_sample};
+const td_op tdi_op_maximum = {TD_ROW_maximum,
+                              .flags = PRIM,
+                              .save_in = BOTH,
+                              .infer = maximum_infer,
+                              .backward = maximum_backward,
+                              .sample = tdi_samples_pair};
+const td_op tdi_op_minimum = {TD_ROW_minimum,
+                              .flags = PRIM,
+                              .save_in = BOTH,
+                              .infer = minimum_infer,
+                              .backward = minimum_backward,
+                              .sample = tdi_samples_pair};

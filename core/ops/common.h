@@ -7,10 +7,7 @@
 
 /** An axis or index as a Lua user counts it, for messages; negative ones are the same in both worlds, and what was 0
  * there has arrived as the least integer. */
-static inline long long tdi_user(int64_t i)
-{
-    return i == INT64_MIN ? 0 : i < 0 || i == INT64_MAX ? i : i + 1;
-}
+static inline long long tdi_user(int64_t i) { return i == INT64_MIN ? 0 : i < 0 || i == INT64_MAX ? i : i + 1; }
 
 /** tdi_axis for ops that move along an axis, so that x must have one. */
 static inline int tdi_real_axis(const char *op, int64_t axis, const td_view *x)

@@ -134,8 +134,9 @@ static bool compare_sample(uint32_t i, td_sample *s)
     static const float x[] = {1, 2, 3, -1, 0, 2}, y[] = {1, 3, 2, -1, -0.0f, NAN};
     if (i > 2) return false;
     s->in[0] = i == 2 ? tdi_sample_ints(td_dims(2, 3), 0, 4) : td_from_data(TD_F32, td_dims(2, 3), x);
-    s->in[1] = i == 0 ? td_from_data(TD_F32, td_dims(2, 3), y) : i == 1 ? td_from_data(TD_F32, td_dims(3), y)
-                                                                         : tdi_sample_ints(td_dims(2, 1), 1, 4);
+    s->in[1] = i == 0   ? td_from_data(TD_F32, td_dims(2, 3), y)
+               : i == 1 ? td_from_data(TD_F32, td_dims(3), y)
+                        : tdi_sample_ints(td_dims(2, 1), 1, 4);
     return true;
 }
 
@@ -187,19 +188,20 @@ const td_op tdi_op_le = {TD_ROW_le, .flags = TD_OP_PRIM, .infer = le_infer, .sam
 const td_op tdi_op_ne = {TD_ROW_ne, .infer = ne_infer, .decompose = ne_decompose, .sample = compare_sample};
 const td_op tdi_op_gt = {TD_ROW_gt, .infer = gt_infer, .decompose = gt_decompose, .sample = compare_sample};
 const td_op tdi_op_ge = {TD_ROW_ge, .infer = ge_infer, .decompose = ge_decompose, .sample = compare_sample};
-const td_op tdi_op_logical_and = {
-    TD_ROW_logical_and, .infer = logical_and_infer, .decompose = logical_and_decompose, .sample = logic_sample};
-const td_op tdi_op_logical_or = {
-    TD_ROW_logical_or, .infer = logical_or_infer, .decompose = logical_or_decompose, .sample = logic_sample};
-const td_op tdi_op_logical_not = {
-    TD_ROW_logical_not, .infer = logical_not_infer, .decompose = logical_not_decompose, .sample = logical_not_sample};
+const td_op tdi_op_logical_and = {TD_ROW_logical_and, .infer = logical_and_infer, .decompose = logical_and_decompose,
+                                  .sample = logic_sample};
+const td_op tdi_op_logical_or = {TD_ROW_logical_or, .infer = logical_or_infer, .decompose = logical_or_decompose,
+                                 .sample = logic_sample};
+const td_op tdi_op_logical_not = {TD_ROW_logical_not, .infer = logical_not_infer, .decompose = logical_not_decompose,
+                                  .sample = logical_not_sample};
 const td_op tdi_op_isnan = {TD_ROW_isnan, .flags = TD_OP_PRIM, .infer = infer_special, .sample = special_sample};
-const td_op tdi_op_isinf = {
-    TD_ROW_isinf, .infer = infer_special, .decompose = isinf_decompose, .sample = special_sample};
-const td_op tdi_op_isfinite = {
-    TD_ROW_isfinite, .infer = infer_special, .decompose = isfinite_decompose, .sample = special_sample};
-const td_op tdi_op_where = {TD_ROW_where, .flags = TD_OP_PRIM | TD_OP_BWD_DIFF, .save_in = 1, .infer = where_infer,
-                            .backward = where_backward, .sample = where_sample};
-const td_op tdi_op_masked_fill = {TD_ROW_masked_fill, .flags = TD_OP_BWD_DIFF, .save_in = 2, .infer = masked_fill_infer,
-                                  .backward = masked_fill_backward, .decompose = masked_fill_decompose,
-                                  .sample = masked_fill_sample};
+const td_op tdi_op_isinf = {TD_ROW_isinf, .infer = infer_special, .decompose = isinf_decompose,
+                            .sample = special_sample};
+const td_op tdi_op_isfinite = {TD_ROW_isfinite, .infer = infer_special, .decompose = isfinite_decompose,
+                               .sample = special_sample};
+const td_op tdi_op_where = {TD_ROW_where,         .flags = TD_OP_PRIM | TD_OP_BWD_DIFF, .save_in = 1,
+                            .infer = where_infer, .backward = where_backward,           .sample = where_sample};
+const td_op tdi_op_masked_fill = {
+    TD_ROW_masked_fill,          .flags = TD_OP_BWD_DIFF,          .save_in = 2,
+    .infer = masked_fill_infer,  .backward = masked_fill_backward, .decompose = masked_fill_decompose,
+    .sample = masked_fill_sample};

@@ -37,9 +37,8 @@ static bool images_ok(const char *op, const char *name, const td_view *x)
 
 static bool groups_ok(const char *op, int64_t channels, const char *what, int64_t groups)
 {
-    return channels % groups == 0 ||
-           td_fail_as(TD_ESHAPE, "%s: %lld %s channels cannot be divided into %lld groups", op, (long long)channels,
-                      what, (long long)groups);
+    return channels % groups == 0 || td_fail_as(TD_ESHAPE, "%s: %lld %s channels cannot be divided into %lld groups",
+                                                op, (long long)channels, what, (long long)groups);
 }
 
 /* Extents of what conv2d makes of extents `in`. */
@@ -364,12 +363,24 @@ static bool conv2d_weight_grad_sample(uint32_t i, td_sample *s)
     return i < 2;
 }
 
-const td_op tdi_op_conv2d = {TD_ROW_conv2d, .save_in = 3, .flags = TD_OP_BWD_DIFF, .infer = conv2d_infer,
-                             .backward = conv2d_backward, .decompose = conv2d_decompose, .sample = conv2d_sample};
-const td_op tdi_op_conv_transpose2d = {TD_ROW_conv_transpose2d, .save_in = 3, .flags = TD_OP_BWD_DIFF,
-                                       .infer = conv_transpose2d_infer, .backward = conv_transpose2d_backward,
-                                       .decompose = conv_transpose2d_decompose, .sample = conv_transpose2d_sample};
-const td_op tdi_op_conv2d_weight_grad = {TD_ROW_conv2d_weight_grad, .save_in = 3, .flags = TD_OP_BWD_DIFF,
-                                         .infer = conv2d_weight_grad_infer, .backward = conv2d_weight_grad_backward,
+const td_op tdi_op_conv2d = {TD_ROW_conv2d,
+                             .save_in = 3,
+                             .flags = TD_OP_BWD_DIFF,
+                             .infer = conv2d_infer,
+                             .backward = conv2d_backward,
+                             .decompose = conv2d_decompose,
+                             .sample = conv2d_sample};
+const td_op tdi_op_conv_transpose2d = {TD_ROW_conv_transpose2d,
+                                       .save_in = 3,
+                                       .flags = TD_OP_BWD_DIFF,
+                                       .infer = conv_transpose2d_infer,
+                                       .backward = conv_transpose2d_backward,
+                                       .decompose = conv_transpose2d_decompose,
+                                       .sample = conv_transpose2d_sample};
+const td_op tdi_op_conv2d_weight_grad = {TD_ROW_conv2d_weight_grad,
+                                         .save_in = 3,
+                                         .flags = TD_OP_BWD_DIFF,
+                                         .infer = conv2d_weight_grad_infer,
+                                         .backward = conv2d_weight_grad_backward,
                                          .decompose = conv2d_weight_grad_decompose,
                                          .sample = conv2d_weight_grad_sample};

@@ -229,10 +229,18 @@ const td_op tdi_op_zeros = {TD_ROW_zeros, .infer = zeros_infer, .decompose = zer
 const td_op tdi_op_ones = {TD_ROW_ones, .infer = ones_infer, .decompose = ones_decompose, .sample = ones_sample};
 const td_op tdi_op_empty = {TD_ROW_empty, .infer = empty_infer, .decompose = empty_decompose, .sample = empty_sample};
 const td_op tdi_op_arange = {TD_ROW_arange, .flags = TD_OP_PRIM, .infer = arange_infer, .sample = arange_sample};
-const td_op tdi_op_linspace = {
-    TD_ROW_linspace, .infer = linspace_infer, .decompose = linspace_decompose, .sample = linspace_sample};
+const td_op tdi_op_linspace = {TD_ROW_linspace, .infer = linspace_infer, .decompose = linspace_decompose,
+                               .sample = linspace_sample};
 const td_op tdi_op_eye = {TD_ROW_eye, .infer = eye_infer, .decompose = eye_decompose, .sample = eye_sample};
-const td_op tdi_op_tril = {TD_ROW_tril, .flags = TD_OP_BWD_DIFF, .infer = tril_infer, .backward = tril_backward,
-                           .decompose = tril_decompose, .sample = tril_sample};
-const td_op tdi_op_triu = {TD_ROW_triu, .flags = TD_OP_BWD_DIFF, .infer = triu_infer, .backward = triu_backward,
-                           .decompose = triu_decompose, .sample = triu_sample};
+const td_op tdi_op_tril = {TD_ROW_tril,
+                           .flags = TD_OP_BWD_DIFF,
+                           .infer = tril_infer,
+                           .backward = tril_backward,
+                           .decompose = tril_decompose,
+                           .sample = tril_sample};
+const td_op tdi_op_triu = {TD_ROW_triu,
+                           .flags = TD_OP_BWD_DIFF,
+                           .infer = triu_infer,
+                           .backward = triu_backward,
+                           .decompose = triu_decompose,
+                           .sample = triu_sample};

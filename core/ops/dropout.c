@@ -47,6 +47,10 @@ static bool dropout_sample(uint32_t i, td_sample *s)
 }
 
 /* The mask is a constant of the derivative, so a backward that uses it may be differentiated. */
-const td_op tdi_op_dropout = {TD_ROW_dropout, .save_out = 2, .flags = TD_OP_RNG | TD_OP_BWD_DIFF | TD_OP_GOUT_NULL,
-                              .infer = dropout_infer, .backward = dropout_backward, .decompose = dropout_decompose,
+const td_op tdi_op_dropout = {TD_ROW_dropout,
+                              .save_out = 2,
+                              .flags = TD_OP_RNG | TD_OP_BWD_DIFF | TD_OP_GOUT_NULL,
+                              .infer = dropout_infer,
+                              .backward = dropout_backward,
+                              .decompose = dropout_decompose,
                               .sample = dropout_sample};

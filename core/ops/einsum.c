@@ -60,8 +60,7 @@ static bool read_term(const equation *e, const char **at, int dots, term *t)
             return td_fail("einsum: \"%s\": expected letters, \"...\", \",\" and \"->\", got '%c'", e->text, *c);
         }
         if (t->n + labels > MAX_TERM) return td_fail("einsum: \"%s\": a term has too many letters", e->text);
-        for (int k = 0; k < labels; k++)
-            t->at[t->n++] = (uint8_t)(*c == '.' ? LABELS - labels + k : letter_label(*c));
+        for (int k = 0; k < labels; k++) t->at[t->n++] = (uint8_t)(*c == '.' ? LABELS - labels + k : letter_label(*c));
     }
     return true;
 }
@@ -380,5 +379,5 @@ static bool einsum_sample(uint32_t i, td_sample *s)
     return true;
 }
 
-const td_op tdi_op_einsum = {
-    TD_ROW_einsum, .infer = einsum_infer, .decompose = einsum_decompose, .sample = einsum_sample};
+const td_op tdi_op_einsum = {TD_ROW_einsum, .infer = einsum_infer, .decompose = einsum_decompose,
+                             .sample = einsum_sample};

@@ -45,6 +45,10 @@ static bool embedding_sample(uint32_t i, td_sample *s)
     return i < 2;
 }
 
-const td_op tdi_op_embedding = {TD_ROW_embedding, .save_in = 2, .flags = TD_OP_BWD_DIFF, .infer = embedding_infer,
-                                .backward = embedding_backward, .decompose = embedding_decompose,
+const td_op tdi_op_embedding = {TD_ROW_embedding,
+                                .save_in = 2,
+                                .flags = TD_OP_BWD_DIFF,
+                                .infer = embedding_infer,
+                                .backward = embedding_backward,
+                                .decompose = embedding_decompose,
                                 .sample = embedding_sample};

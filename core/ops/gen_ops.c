@@ -29,10 +29,11 @@ typedef struct {
 
 static const struct {
     const char *type, *field, *arg;
-} types[] = {{"INT", "int64_t", "int64_t"},   {"NUM", "double", "double"},      {"BOOL", "bool", "bool"},
-             {"STR", "const char *", "const char *"}, {"ENUM", "int32_t", "int32_t"}, {"DTYPE", "td_dtype", "td_dtype"},
-             {"AXIS", "int64_t", "int64_t"},  {"INDEX", "int64_t", "int64_t"},  {"INTS", "td_ints", "td_ints"},
-             {"NUMS", "td_nums", "td_nums"},  {"AXES", "td_ints", "td_ints"}};
+} types[] = {
+    {"INT", "int64_t", "int64_t"},           {"NUM", "double", "double"},     {"BOOL", "bool", "bool"},
+    {"STR", "const char *", "const char *"}, {"ENUM", "int32_t", "int32_t"},  {"DTYPE", "td_dtype", "td_dtype"},
+    {"AXIS", "int64_t", "int64_t"},          {"INDEX", "int64_t", "int64_t"}, {"INTS", "td_ints", "td_ints"},
+    {"NUMS", "td_nums", "td_nums"},          {"AXES", "td_ints", "td_ints"}};
 
 static int line_no;
 static const char *def_path;
@@ -251,12 +252,15 @@ static void emit_setup(FILE *f, const op *o)
         return;
     }
     int n_lists = o->n_in - single;
-    fprintf(f, "    uint32_t n_in_ = 0;\n    td_tensor **in_ = (td_tensor **)__builtin_alloca((%d + %d * (size_t)n_list) * sizeof *in_);\n",
+    fprintf(f,
+            "    uint32_t n_in_ = 0;\n    td_tensor **in_ = (td_tensor **)__builtin_alloca((%d + %d * (size_t)n_list) "
+            "* sizeof *in_);\n",
             single + 1, n_lists);
     for (int i = 0; i < o->n_in; i++) {
         const char *name = o->ins[i].name;
         if (!o->ins[i].list) fprintf(f, "    in_[n_in_++] = %s;\n", name);
-        else fprintf(f, "    for (uint32_t i_ = 0; i_ < n_list; i_++) in_[n_in_++] = %s ? %s[i_] : NULL;\n", name, name);
+        else
+            fprintf(f, "    for (uint32_t i_ = 0; i_ < n_list; i_++) in_[n_in_++] = %s ? %s[i_] : NULL;\n", name, name);
     }
 }
 
@@ -318,26 +322,30 @@ static void emit_into(FILE *f, const op *o)
     emit_params(f, o, &first);
     fprintf(f, ")\n{\n");
     emit_setup(f, o);
-    fprintf(f, "    return td_call_into_named(&id_, \"%s\", in_, n_in_, %s, &out_, 1) ? out_ : NULL;\n}\n", o->name, attr_ptr(o));
+    fprintf(f, "    return td_call_into_named(&id_, \"%s\", in_, n_in_, %s, &out_, 1) ? out_ : NULL;\n}\n", o->name,
+            attr_ptr(o));
 }
 
 static void emit_public(FILE *f, const op *ops, int n)
 {
-    fprintf(f, "/* tide/ops.h - generated from core/ops/ops.def: a function and an attribute struct for every built-in op. */\n"
-               "#ifndef TIDE_OPS_H\n#define TIDE_OPS_H\n#ifndef TIDE_PLUGIN_H\n#error \"include <tide/plugin.h>\"\n#endif\n"
-               "#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n"
-               "static inline bool td_call_named(uint32_t *id, const char *name, td_tensor *const *in, uint32_t n_in,\n"
-               "                                 const void *attr, td_tensor **out, uint32_t *n_out)\n{\n"
-               "    uint32_t known = __atomic_load_n(id, __ATOMIC_RELAXED); /* 1 + id: 0 is not looked up yet */\n"
-               "    if (!known) {\n        known = TD->op_id(name) + 1;\n        if (!known) return false;\n"
-               "        __atomic_store_n(id, known, __ATOMIC_RELAXED);\n    }\n"
-               "    return TD->call(known - 1, in, n_in, attr, out, n_out);\n}\n"
-               "static inline bool td_call_into_named(uint32_t *id, const char *name, td_tensor *const *in, uint32_t n_in,\n"
-               "                                      const void *attr, td_tensor *const *out, uint32_t n_out)\n{\n"
-               "    uint32_t known = __atomic_load_n(id, __ATOMIC_RELAXED);\n"
-               "    if (!known) {\n        known = TD->op_id(name) + 1;\n        if (!known) return false;\n"
-               "        __atomic_store_n(id, known, __ATOMIC_RELAXED);\n    }\n"
-               "    return TD->call_into(known - 1, in, n_in, attr, out, n_out);\n}\n\n");
+    fprintf(
+        f,
+        "/* tide/ops.h - generated from core/ops/ops.def: a function and an attribute struct for every built-in op. "
+        "*/\n"
+        "#ifndef TIDE_OPS_H\n#define TIDE_OPS_H\n#ifndef TIDE_PLUGIN_H\n#error \"include <tide/plugin.h>\"\n#endif\n"
+        "#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n"
+        "static inline bool td_call_named(uint32_t *id, const char *name, td_tensor *const *in, uint32_t n_in,\n"
+        "                                 const void *attr, td_tensor **out, uint32_t *n_out)\n{\n"
+        "    uint32_t known = __atomic_load_n(id, __ATOMIC_RELAXED); /* 1 + id: 0 is not looked up yet */\n"
+        "    if (!known) {\n        known = TD->op_id(name) + 1;\n        if (!known) return false;\n"
+        "        __atomic_store_n(id, known, __ATOMIC_RELAXED);\n    }\n"
+        "    return TD->call(known - 1, in, n_in, attr, out, n_out);\n}\n"
+        "static inline bool td_call_into_named(uint32_t *id, const char *name, td_tensor *const *in, uint32_t n_in,\n"
+        "                                      const void *attr, td_tensor *const *out, uint32_t n_out)\n{\n"
+        "    uint32_t known = __atomic_load_n(id, __ATOMIC_RELAXED);\n"
+        "    if (!known) {\n        known = TD->op_id(name) + 1;\n        if (!known) return false;\n"
+        "        __atomic_store_n(id, known, __ATOMIC_RELAXED);\n    }\n"
+        "    return TD->call_into(known - 1, in, n_in, attr, out, n_out);\n}\n\n");
     for (int i = 0; i < n; i++) {
         const op *o = &ops[i];
         bool aux = false;
@@ -357,7 +365,8 @@ static void emit_public(FILE *f, const op *ops, int n)
 
 static void emit_rows(FILE *f, const op *ops, int n)
 {
-    fprintf(f, "/* ops_rows.h - generated from ops.def: TD_ROW_<op> begins the row of an op in core/ops, TDI_OPS lists all rows. */\n"
+    fprintf(f, "/* ops_rows.h - generated from ops.def: TD_ROW_<op> begins the row of an op in core/ops, TDI_OPS lists "
+               "all rows. */\n"
                "#ifndef TIDE_OPS_ROWS_H\n#define TIDE_OPS_ROWS_H\n#include <tide/plugin.h>\n\n");
     for (int i = 0; i < n; i++) {
         const op *o = &ops[i];
@@ -376,14 +385,16 @@ static void emit_rows(FILE *f, const op *ops, int n)
 
 static void emit_schema(FILE *f, const op *ops, int n)
 {
-    fprintf(f, "/* ops_schema.c - generated from ops.def: the option schemas of the built-in ops. */\n#include \"ops_rows.h\"\n");
+    fprintf(f, "/* ops_schema.c - generated from ops.def: the option schemas of the built-in ops. */\n#include "
+               "\"ops_rows.h\"\n");
     for (int i = 0; i < n; i++) {
         const op *o = &ops[i];
         if (!o->n_attr) continue;
         fprintf(f, "const td_opt tdi_opts_%s[%d] = {\n", o->name, o->n_attr);
         for (int k = 0; k < o->n_attr; k++) {
             const attr *a = &o->attrs[k];
-            fprintf(f, "    %s(td_%s_attr, %s, TD_O_%s, ", a->maybe ? "TD_OPT_MAYBE" : "TD_OPT", o->name, a->name, a->type);
+            fprintf(f, "    %s(td_%s_attr, %s, TD_O_%s, ", a->maybe ? "TD_OPT_MAYBE" : "TD_OPT", o->name, a->name,
+                    a->type);
             if (strcmp(a->dflt, "-")) c_string(f, a->dflt);
             else fprintf(f, "NULL");
             fprintf(f, ", ");

@@ -286,11 +286,20 @@ static bool unique_sample(uint32_t i, td_sample *s)
 }
 
 /* save_in 2: the indices or the mask */
-const td_op tdi_op_index = {TD_ROW_index, .save_in = 2, .flags = TD_OP_BWD_DIFF, .infer = index_infer,
-                            .backward = index_backward, .decompose = index_decompose, .sample = index_sample};
-const td_op tdi_op_masked_select = {TD_ROW_masked_select, .save_in = 2, .flags = TD_OP_BWD_DIFF | TD_OP_HOST_SYNC,
-                                    .infer = masked_select_infer, .backward = masked_select_backward,
-                                    .decompose = masked_select_decompose, .sample = masked_select_sample};
+const td_op tdi_op_index = {TD_ROW_index,
+                            .save_in = 2,
+                            .flags = TD_OP_BWD_DIFF,
+                            .infer = index_infer,
+                            .backward = index_backward,
+                            .decompose = index_decompose,
+                            .sample = index_sample};
+const td_op tdi_op_masked_select = {TD_ROW_masked_select,
+                                    .save_in = 2,
+                                    .flags = TD_OP_BWD_DIFF | TD_OP_HOST_SYNC,
+                                    .infer = masked_select_infer,
+                                    .backward = masked_select_backward,
+                                    .decompose = masked_select_decompose,
+                                    .sample = masked_select_sample};
 const td_op tdi_op_nonzero = {TD_ROW_nonzero, .flags = TD_OP_HOST_SYNC, .infer = nonzero_infer,
                               .decompose = nonzero_decompose, .sample = nonzero_sample};
 const td_op tdi_op_nonzero_n = {TD_ROW_nonzero_n, .flags = TD_OP_PRIM, .infer = nonzero_n_infer,

@@ -8,8 +8,7 @@ enum { X = 1, TARGET = 2, WEIGHT = 4 }; /* names of the inputs as bits for save_
 /* ---- class indices ---- */
 
 /* x (N, C, ...), target (N, ...) and weight (C) agree. */
-static bool classes_ok(const char *op, const char *name, const td_view *x, const td_view *target,
-                       const td_view *weight)
+static bool classes_ok(const char *op, const char *name, const td_view *x, const td_view *target, const td_view *weight)
 {
     if (x->nd < 2 || !x->dim[1])
         return td_fail_as(TD_ESHAPE, "%s: %s: expected axes (N, C, ...) with at least one class, got shape %s", op,
@@ -108,8 +107,7 @@ static bool softmax_cross_entropy_backward(const td_call *c, td_tensor *const *g
     td_tensor *g = gout[0], *logp = c->out[1];
     int64_t ignore = a->has_ignore_index ? a->ignore_index : TD_NONE;
     if (!g) return true;
-    if (need & X)
-        gin[0] = td_softmax_cross_entropy_backward(g, logp, c->in[1], c->in[2], ignore, a->label_smoothing);
+    if (need & X) gin[0] = td_softmax_cross_entropy_backward(g, logp, c->in[1], c->in[2], ignore, a->label_smoothing);
     if (need & WEIGHT) {
         targets t = read_targets(c->in[1], a->has_ignore_index, a->ignore_index);
         td_tensor *q = target_shares(logp, t, a->label_smoothing);
@@ -183,8 +181,7 @@ static bool ce_backward_backward(const td_call *c, td_tensor *const *gout, td_te
 {
     td_tensor *v = gout[0];
     ce_parts m = read_parts(c);
-    if (need & 1)
-        gin[0] = counted(td_sum(td_mul(v, td_sub(td_mul(m.p, m.sum), m.qw)), td_dims(1), false), m.t);
+    if (need & 1) gin[0] = counted(td_sum(td_mul(v, td_sub(td_mul(m.p, m.sum), m.qw)), td_dims(1), false), m.t);
     if (need & 2) gin[1] = td_mul(td_mul(v, m.p), td_mul(m.g, m.sum));
     if (need & 8) {
         td_tensor *mean = td_sum(td_mul(v, m.p), td_dims(1), true);
@@ -300,16 +297,29 @@ static bool bce_with_logits_sample(uint32_t i, td_sample *s)
 }
 
 /* save_out 2: logp. What a decompose that is differentiated needs is saved as well: softmax_cross_entropy's x. */
-const td_op tdi_op_softmax_cross_entropy = {
-    TD_ROW_softmax_cross_entropy, .save_in = X | TARGET | WEIGHT, .save_out = 2, .flags = TD_OP_GOUT_NULL,
-    .infer = softmax_cross_entropy_infer, .backward = softmax_cross_entropy_backward,
-    .decompose = softmax_cross_entropy_decompose, .sample = softmax_cross_entropy_sample};
-const td_op tdi_op_softmax_cross_entropy_backward = {
-    TD_ROW_softmax_cross_entropy_backward, .save_in = 15, .flags = TD_OP_BWD_DIFF, .infer = ce_backward_infer,
-    .backward = ce_backward_backward, .decompose = ce_backward_decompose, .sample = ce_backward_sample};
-const td_op tdi_op_nll_loss = {TD_ROW_nll_loss, .save_in = X | TARGET | WEIGHT, .flags = TD_OP_BWD_DIFF,
-                               .infer = nll_loss_infer, .backward = nll_loss_backward, .decompose = nll_loss_decompose,
-                               .sample = nll_loss_sample};
-const td_op tdi_op_bce_with_logits = {TD_ROW_bce_with_logits, .save_in = 3, .flags = TD_OP_BWD_DIFF,
-                                      .infer = bce_with_logits_infer, .backward = bce_with_logits_backward,
-                                      .decompose = bce_with_logits_decompose, .sample = bce_with_logits_sample};
+const td_op tdi_op_softmax_cross_entropy = {TD_ROW_softmax_cross_entropy,
+                                            .save_in = X | TARGET | WEIGHT,
+                                            .save_out = 2,
+                                            .flags = TD_OP_GOUT_NULL,
+                                            .infer = softmax_cross_entropy_infer,
+                                            .backward = softmax_cross_entropy_backward,
+                                            .decompose = softmax_cross_entropy_decompose,
+                                            .sample = softmax_cross_entropy_sample};
+const td_op tdi_op_softmax_cross_entropy_backward = {TD_ROW_softmax_cross_entropy_backward,
+                                                     .save_in = 15,
+                                                     .flags = TD_OP_BWD_DIFF,
+                                                     .infer = ce_backward_infer,
+                                                     .backward = ce_backward_backward,
+                                                     .decompose = ce_backward_decompose,
+                                                     .sample = ce_backward_sample};
+const td_op tdi_op_nll_loss = {
+    TD_ROW_nll_loss,          .save_in = X | TARGET | WEIGHT, .flags = TD_OP_BWD_DIFF,
+    .infer = nll_loss_infer,  .backward = nll_loss_backward,  .decompose = nll_loss_decompose,
+    .sample = nll_loss_sample};
+const td_op tdi_op_bce_with_logits = {TD_ROW_bce_with_logits,
+                                      .save_in = 3,
+                                      .flags = TD_OP_BWD_DIFF,
+                                      .infer = bce_with_logits_infer,
+                                      .backward = bce_with_logits_backward,
+                                      .decompose = bce_with_logits_decompose,
+                                      .sample = bce_with_logits_sample};

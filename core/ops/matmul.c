@@ -77,10 +77,11 @@ static bool matmul_sample(uint32_t i, td_sample *s)
     static const struct {
         td_ints a, b;
     } shape[] = {
-        {{2, {2, 3}}, {2, {3, 4}}},    {{1, {3}}, {1, {3}}},          {{1, {3}}, {2, {3, 2}}},
-        {{2, {2, 3}}, {1, {3}}},       {{3, {2, 2, 3}}, {1, {3}}},    {{1, {3}}, {3, {2, 3, 2}}},
-        {{3, {2, 2, 3}}, {2, {3, 2}}}, {{2, {2, 3}}, {3, {2, 3, 2}}}, {{3, {2, 2, 3}}, {3, {2, 3, 2}}},
-        {{4, {2, 1, 2, 3}}, {3, {3, 3, 2}}},
+        {{2, {2, 3}}, {2, {3, 4}}},       {{1, {3}}, {1, {3}}},
+        {{1, {3}}, {2, {3, 2}}},          {{2, {2, 3}}, {1, {3}}},
+        {{3, {2, 2, 3}}, {1, {3}}},       {{1, {3}}, {3, {2, 3, 2}}},
+        {{3, {2, 2, 3}}, {2, {3, 2}}},    {{2, {2, 3}}, {3, {2, 3, 2}}},
+        {{3, {2, 2, 3}}, {3, {2, 3, 2}}}, {{4, {2, 1, 2, 3}}, {3, {3, 3, 2}}},
     };
     if (i >= sizeof shape / sizeof *shape) return false;
     s->in[0] = tdi_sample_signed(shape[i].a, 2 * i);
@@ -192,9 +193,10 @@ static bool linear_sample(uint32_t i, td_sample *s)
 
 /* ---- rows ---- */
 
-const td_op tdi_op_matmul = {TD_ROW_matmul, .flags = TD_OP_PRIM | TD_OP_BWD_DIFF, .save_in = 3, .infer = matmul_infer,
-                             .backward = matmul_backward, .sample = matmul_sample};
+const td_op tdi_op_matmul = {TD_ROW_matmul,         .flags = TD_OP_PRIM | TD_OP_BWD_DIFF, .save_in = 3,
+                             .infer = matmul_infer, .backward = matmul_backward,          .sample = matmul_sample};
 const td_op tdi_op_bmm = {TD_ROW_bmm, .infer = bmm_infer, .decompose = bmm_decompose, .sample = bmm_sample};
 const td_op tdi_op_outer = {TD_ROW_outer, .infer = outer_infer, .decompose = outer_decompose, .sample = outer_sample};
-const td_op tdi_op_linear = {TD_ROW_linear, .flags = TD_OP_BWD_DIFF, .save_in = 3, .infer = linear_infer,
-                             .backward = linear_backward, .decompose = linear_decompose, .sample = linear_sample};
+const td_op tdi_op_linear = {TD_ROW_linear,          .flags = TD_OP_BWD_DIFF,     .save_in = 3,
+                             .infer = linear_infer,  .backward = linear_backward, .decompose = linear_decompose,
+                             .sample = linear_sample};

@@ -375,13 +375,29 @@ static bool pad_sample(uint32_t i, td_sample *s)
 
 const td_op tdi_op_flip = {TD_ROW_flip, .flags = TD_OP_PRIM | TD_OP_BWD_DIFF, .infer = flip_infer,
                            .backward = flip_backward, .sample = flip_sample};
-const td_op tdi_op_roll = {TD_ROW_roll, .flags = TD_OP_BWD_DIFF, .infer = roll_infer, .backward = roll_backward,
-                           .decompose = roll_decompose, .sample = roll_sample};
-const td_op tdi_op_tile = {TD_ROW_tile, .flags = TD_OP_BWD_DIFF, .infer = tile_infer, .backward = tile_backward,
-                           .decompose = tile_decompose, .sample = tile_sample};
+const td_op tdi_op_roll = {TD_ROW_roll,
+                           .flags = TD_OP_BWD_DIFF,
+                           .infer = roll_infer,
+                           .backward = roll_backward,
+                           .decompose = roll_decompose,
+                           .sample = roll_sample};
+const td_op tdi_op_tile = {TD_ROW_tile,
+                           .flags = TD_OP_BWD_DIFF,
+                           .infer = tile_infer,
+                           .backward = tile_backward,
+                           .decompose = tile_decompose,
+                           .sample = tile_sample};
 const td_op tdi_op_cat = {TD_ROW_cat, .flags = TD_OP_PRIM | TD_OP_BWD_DIFF, .infer = cat_infer,
                           .backward = cat_backward, .sample = cat_sample};
-const td_op tdi_op_stack = {TD_ROW_stack, .flags = TD_OP_BWD_DIFF, .infer = stack_infer, .backward = stack_backward,
-                            .decompose = stack_decompose, .sample = stack_sample};
-const td_op tdi_op_pad = {TD_ROW_pad, .flags = TD_OP_BWD_DIFF, .infer = pad_infer, .backward = pad_backward,
-                          .decompose = pad_decompose, .sample = pad_sample};
+const td_op tdi_op_stack = {TD_ROW_stack,
+                            .flags = TD_OP_BWD_DIFF,
+                            .infer = stack_infer,
+                            .backward = stack_backward,
+                            .decompose = stack_decompose,
+                            .sample = stack_sample};
+const td_op tdi_op_pad = {TD_ROW_pad,
+                          .flags = TD_OP_BWD_DIFF,
+                          .infer = pad_infer,
+                          .backward = pad_backward,
+                          .decompose = pad_decompose,
+                          .sample = pad_sample};

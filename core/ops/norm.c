@@ -6,9 +6,9 @@
 #include "common.h"
 
 typedef struct {
-    td_ints stat, shared;                 /* axes                                                  */
-    td_ints stat_keep, w_keep;            /* shapes of mean and of w that broadcast with x         */
-    td_ints stat_shape, w_shape;          /* their own shapes                                      */
+    td_ints stat, shared;        /* axes                                                  */
+    td_ints stat_keep, w_keep;   /* shapes of mean and of w that broadcast with x         */
+    td_ints stat_shape, w_shape; /* their own shapes                                      */
 } layout;
 
 static layout batch_layout(const td_view *x)
@@ -129,8 +129,8 @@ static bool shape_ok(const char *op, const char *name, const td_view *v, td_ints
 static bool channels_ok(const char *op, td_infer *q, const td_view *x)
 {
     if (!tdi_float_ok(op, q->compute)) return false;
-    return x->nd >= 2 || td_fail_as(TD_ESHAPE, "%s: x: expected at least 2 axes (N, C, ...), got shape %s", op,
-                                    tdi_shape_text(x));
+    return x->nd >= 2 ||
+           td_fail_as(TD_ESHAPE, "%s: x: expected at least 2 axes (N, C, ...), got shape %s", op, tdi_shape_text(x));
 }
 
 static bool layer_ok(const char *op, td_infer *q, const td_view *x, int64_t dims)
@@ -380,20 +380,40 @@ static bool layer_norm_backward_sample(uint32_t i, td_sample *s)
 }
 
 /* batch_norm and layer_norm save b as well, for a decompose that is differentiated; save_out 6: mean and rstd */
-const td_op tdi_op_batch_norm = {TD_ROW_batch_norm, .save_in = 7, .save_out = 6, .flags = TD_OP_GOUT_NULL,
-                                 .infer = batch_norm_infer_shape, .backward = batch_norm_backward,
-                                 .decompose = batch_norm_decompose, .sample = batch_norm_sample};
-const td_op tdi_op_batch_norm_backward = {
-    TD_ROW_batch_norm_backward, .save_in = 31, .flags = TD_OP_BWD_DIFF | TD_OP_GOUT_NULL,
-    .infer = batch_norm_backward_infer, .backward = batch_norm_backward_backward,
-    .decompose = batch_norm_backward_decompose, .sample = batch_norm_backward_sample};
-const td_op tdi_op_batch_norm_infer = {TD_ROW_batch_norm_infer, .save_in = 15, .flags = TD_OP_BWD_DIFF,
-                                       .infer = batch_norm_infer_infer, .backward = batch_norm_infer_backward,
-                                       .decompose = batch_norm_infer_decompose, .sample = batch_norm_infer_sample};
-const td_op tdi_op_layer_norm = {TD_ROW_layer_norm, .save_in = 7, .save_out = 6, .flags = TD_OP_GOUT_NULL,
-                                 .infer = layer_norm_infer, .backward = layer_norm_backward,
-                                 .decompose = layer_norm_decompose, .sample = layer_norm_sample};
-const td_op tdi_op_layer_norm_backward = {
-    TD_ROW_layer_norm_backward, .save_in = 31, .flags = TD_OP_BWD_DIFF | TD_OP_GOUT_NULL,
-    .infer = layer_norm_backward_infer, .backward = layer_norm_backward_backward,
-    .decompose = layer_norm_backward_decompose, .sample = layer_norm_backward_sample};
+const td_op tdi_op_batch_norm = {TD_ROW_batch_norm,
+                                 .save_in = 7,
+                                 .save_out = 6,
+                                 .flags = TD_OP_GOUT_NULL,
+                                 .infer = batch_norm_infer_shape,
+                                 .backward = batch_norm_backward,
+                                 .decompose = batch_norm_decompose,
+                                 .sample = batch_norm_sample};
+const td_op tdi_op_batch_norm_backward = {TD_ROW_batch_norm_backward,
+                                          .save_in = 31,
+                                          .flags = TD_OP_BWD_DIFF | TD_OP_GOUT_NULL,
+                                          .infer = batch_norm_backward_infer,
+                                          .backward = batch_norm_backward_backward,
+                                          .decompose = batch_norm_backward_decompose,
+                                          .sample = batch_norm_backward_sample};
+const td_op tdi_op_batch_norm_infer = {TD_ROW_batch_norm_infer,
+                                       .save_in = 15,
+                                       .flags = TD_OP_BWD_DIFF,
+                                       .infer = batch_norm_infer_infer,
+                                       .backward = batch_norm_infer_backward,
+                                       .decompose = batch_norm_infer_decompose,
+                                       .sample = batch_norm_infer_sample};
+const td_op tdi_op_layer_norm = {TD_ROW_layer_norm,
+                                 .save_in = 7,
+                                 .save_out = 6,
+                                 .flags = TD_OP_GOUT_NULL,
+                                 .infer = layer_norm_infer,
+                                 .backward = layer_norm_backward,
+                                 .decompose = layer_norm_decompose,
+                                 .sample = layer_norm_sample};
+const td_op tdi_op_layer_norm_backward = {TD_ROW_layer_norm_backward,
+                                          .save_in = 31,
+                                          .flags = TD_OP_BWD_DIFF | TD_OP_GOUT_NULL,
+                                          .infer = layer_norm_backward_infer,
+                                          .backward = layer_norm_backward_backward,
+                                          .decompose = layer_norm_backward_decompose,
+                                          .sample = layer_norm_backward_sample};

@@ -54,8 +54,7 @@ static bool rmsprop_step_infer(td_infer *q)
 {
     static const char *const name[] = {"p", "g", "v", "buf", "avg"};
     const td_rmsprop_step_attr *a = q->attr;
-    return step_ok("rmsprop_step", q, name, 5) &&
-           state_ok("rmsprop_step", q, a->momentum != 0, "momentum", "buf", 3) &&
+    return step_ok("rmsprop_step", q, name, 5) && state_ok("rmsprop_step", q, a->momentum != 0, "momentum", "buf", 3) &&
            state_ok("rmsprop_step", q, a->centered, "centered", "avg", 4);
 }
 

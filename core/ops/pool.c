@@ -439,18 +439,26 @@ static bool adaptive_sample(uint32_t i, td_sample *s)
 }
 
 /* max_pool2d: the indices are constants of the derivative, so a backward that uses them may be differentiated */
-const td_op tdi_op_max_pool2d = {TD_ROW_max_pool2d, .save_out = 2, .flags = TD_OP_BWD_DIFF | TD_OP_GOUT_NULL,
-                                 .infer = max_pool2d_infer, .backward = max_pool2d_backward,
-                                 .decompose = max_pool2d_decompose, .sample = max_pool2d_sample};
-const td_op tdi_op_max_pool2d_backward = {TD_ROW_max_pool2d_backward, .save_in = 2, .flags = TD_OP_BWD_DIFF,
-                                          .infer = scatter_infer, .backward = scatter_backward,
-                                          .decompose = scatter_decompose, .sample = scatter_sample};
-const td_op tdi_op_avg_pool2d = {TD_ROW_avg_pool2d, .flags = TD_OP_BWD_DIFF, .infer = avg_pool2d_infer,
-                                 .backward = avg_pool2d_backward, .decompose = avg_pool2d_decompose,
+const td_op tdi_op_max_pool2d = {TD_ROW_max_pool2d,
+                                 .save_out = 2,
+                                 .flags = TD_OP_BWD_DIFF | TD_OP_GOUT_NULL,
+                                 .infer = max_pool2d_infer,
+                                 .backward = max_pool2d_backward,
+                                 .decompose = max_pool2d_decompose,
+                                 .sample = max_pool2d_sample};
+const td_op tdi_op_max_pool2d_backward = {TD_ROW_max_pool2d_backward,   .save_in = 2,
+                                          .flags = TD_OP_BWD_DIFF,      .infer = scatter_infer,
+                                          .backward = scatter_backward, .decompose = scatter_decompose,
+                                          .sample = scatter_sample};
+const td_op tdi_op_avg_pool2d = {TD_ROW_avg_pool2d,
+                                 .flags = TD_OP_BWD_DIFF,
+                                 .infer = avg_pool2d_infer,
+                                 .backward = avg_pool2d_backward,
+                                 .decompose = avg_pool2d_decompose,
                                  .sample = avg_pool2d_sample};
-const td_op tdi_op_avg_pool2d_backward = {TD_ROW_avg_pool2d_backward, .flags = TD_OP_BWD_DIFF, .infer = spread_infer,
-                                          .backward = spread_backward, .decompose = spread_decompose,
-                                          .sample = spread_sample};
-const td_op tdi_op_adaptive_avg_pool2d = {TD_ROW_adaptive_avg_pool2d, .flags = TD_OP_BWD_DIFF, .infer = adaptive_infer,
-                                          .backward = adaptive_backward, .decompose = adaptive_decompose,
-                                          .sample = adaptive_sample};
+const td_op tdi_op_avg_pool2d_backward = {TD_ROW_avg_pool2d_backward,    .flags = TD_OP_BWD_DIFF,
+                                          .infer = spread_infer,         .backward = spread_backward,
+                                          .decompose = spread_decompose, .sample = spread_sample};
+const td_op tdi_op_adaptive_avg_pool2d = {TD_ROW_adaptive_avg_pool2d,      .flags = TD_OP_BWD_DIFF,
+                                          .infer = adaptive_infer,         .backward = adaptive_backward,
+                                          .decompose = adaptive_decompose, .sample = adaptive_sample};

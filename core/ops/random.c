@@ -271,18 +271,21 @@ static bool multinomial_sample(uint32_t i, td_sample *s)
 
 /* ---- rows ---- */
 
-const td_op tdi_op_random_bits = {
-    TD_ROW_random_bits, .flags = TD_OP_PRIM | TD_OP_RNG, .infer = random_bits_infer, .sample = random_bits_sample};
-const td_op tdi_op_rand = {
-    TD_ROW_rand, .flags = TD_OP_RNG, .infer = rand_infer, .decompose = rand_decompose, .sample = rand_sample};
-const td_op tdi_op_randn = {
-    TD_ROW_randn, .flags = TD_OP_RNG, .infer = randn_infer, .decompose = randn_decompose, .sample = randn_sample};
-const td_op tdi_op_randint = {
-    TD_ROW_randint, .infer = randint_infer, .decompose = randint_decompose, .sample = randint_sample};
-const td_op tdi_op_randperm = {
-    TD_ROW_randperm, .infer = randperm_infer, .decompose = randperm_decompose, .sample = randperm_sample};
-const td_op tdi_op_bernoulli = {
-    TD_ROW_bernoulli, .flags = TD_OP_RNG | TD_OP_BWD_DIFF, .infer = bernoulli_infer, .backward = tdi_no_gradient,
-    .decompose = bernoulli_decompose, .sample = bernoulli_sample};
+const td_op tdi_op_random_bits = {TD_ROW_random_bits, .flags = TD_OP_PRIM | TD_OP_RNG, .infer = random_bits_infer,
+                                  .sample = random_bits_sample};
+const td_op tdi_op_rand = {TD_ROW_rand, .flags = TD_OP_RNG, .infer = rand_infer, .decompose = rand_decompose,
+                           .sample = rand_sample};
+const td_op tdi_op_randn = {TD_ROW_randn, .flags = TD_OP_RNG, .infer = randn_infer, .decompose = randn_decompose,
+                            .sample = randn_sample};
+const td_op tdi_op_randint = {TD_ROW_randint, .infer = randint_infer, .decompose = randint_decompose,
+                              .sample = randint_sample};
+const td_op tdi_op_randperm = {TD_ROW_randperm, .infer = randperm_infer, .decompose = randperm_decompose,
+                               .sample = randperm_sample};
+const td_op tdi_op_bernoulli = {TD_ROW_bernoulli,
+                                .flags = TD_OP_RNG | TD_OP_BWD_DIFF,
+                                .infer = bernoulli_infer,
+                                .backward = tdi_no_gradient,
+                                .decompose = bernoulli_decompose,
+                                .sample = bernoulli_sample};
 const td_op tdi_op_multinomial = {TD_ROW_multinomial, .flags = TD_OP_HOST_SYNC, .infer = multinomial_infer,
                                   .decompose = multinomial_decompose, .sample = multinomial_sample};

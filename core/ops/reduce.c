@@ -266,17 +266,31 @@ enum { PRIM = TD_OP_PRIM | TD_OP_BWD_DIFF };
 
 const td_op tdi_op_sum = {TD_ROW_sum, .flags = PRIM, .infer = sum_infer, .backward = sum_backward,
                           .sample = reduce_sample};
-const td_op tdi_op_mean = {TD_ROW_mean, .flags = TD_OP_BWD_DIFF, .infer = mean_infer, .backward = mean_backward,
-                           .decompose = mean_decompose, .sample = reduce_sample};
-const td_op tdi_op_prod = {TD_ROW_prod, .flags = PRIM, .save_in = 1, .infer = prod_infer, .backward = prod_backward,
-                           .sample = prod_sample};
-const td_op tdi_op_amax = {TD_ROW_amax, .flags = PRIM, .save_in = 1, .save_out = 1, .infer = amax_infer,
-                           .backward = extreme_backward, .sample = reduce_sample};
-const td_op tdi_op_amin = {TD_ROW_amin, .flags = PRIM, .save_in = 1, .save_out = 1, .infer = amin_infer,
-                           .backward = extreme_backward, .sample = reduce_sample};
+const td_op tdi_op_mean = {TD_ROW_mean,
+                           .flags = TD_OP_BWD_DIFF,
+                           .infer = mean_infer,
+                           .backward = mean_backward,
+                           .decompose = mean_decompose,
+                           .sample = reduce_sample};
+const td_op tdi_op_prod = {
+    TD_ROW_prod, .flags = PRIM, .save_in = 1, .infer = prod_infer, .backward = prod_backward, .sample = prod_sample};
+const td_op tdi_op_amax = {TD_ROW_amax,
+                           .flags = PRIM,
+                           .save_in = 1,
+                           .save_out = 1,
+                           .infer = amax_infer,
+                           .backward = extreme_backward,
+                           .sample = reduce_sample};
+const td_op tdi_op_amin = {TD_ROW_amin,
+                           .flags = PRIM,
+                           .save_in = 1,
+                           .save_out = 1,
+                           .infer = amin_infer,
+                           .backward = extreme_backward,
+                           .sample = reduce_sample};
 const td_op tdi_op_any = {TD_ROW_any, .infer = any_infer, .decompose = any_decompose, .sample = mask_sample};
 const td_op tdi_op_all = {TD_ROW_all, .infer = all_infer, .decompose = all_decompose, .sample = mask_sample};
-const td_op tdi_op_count_nonzero = {
-    TD_ROW_count_nonzero, .infer = count_nonzero_infer, .decompose = count_nonzero_decompose, .sample = count_sample};
+const td_op tdi_op_count_nonzero = {TD_ROW_count_nonzero, .infer = count_nonzero_infer,
+                                    .decompose = count_nonzero_decompose, .sample = count_sample};
 const td_op tdi_op_cumsum = {TD_ROW_cumsum, .flags = PRIM, .infer = cumsum_infer, .backward = cumsum_backward,
                              .sample = cumsum_sample};

@@ -4,7 +4,7 @@
 #include "ops.h"
 
 /** Ops whose attributes are alike share functions, which read them through one struct. */
-#define TDI_SAME_LAYOUT(shared, attr, last)                                                        \
+#define TDI_SAME_LAYOUT(shared, attr, last)                                                         \
     static_assert(sizeof(shared) == sizeof(attr) && offsetof(shared, last) == offsetof(attr, last), \
                   #attr " must have the fields of " #shared)
 
@@ -50,10 +50,7 @@ static inline td_tensor *tdi_from(double k, td_tensor *x) { return td_sub(td_num
 /** A 0-dim zero that leaves tensors of dtype dt as they are. */
 td_tensor *tdi_zero(td_dtype dt);
 /** x where the mask is not set, else 0. */
-static inline td_tensor *tdi_cut(td_tensor *mask, td_tensor *x)
-{
-    return td_where(mask, tdi_zero(td_dtype_of(x)), x);
-}
+static inline td_tensor *tdi_cut(td_tensor *mask, td_tensor *x) { return td_where(mask, tdi_zero(td_dtype_of(x)), x); }
 /** Whether t is a plain number, which decompose gets as it came. */
 static inline bool tdi_plain_number(const td_tensor *t) { return td_view_of(t)->flags & TD_V_NUMBER; }
 /** x; a plain number as a 0-dim f32 tensor: for definitions of float ops that ask for x's dtype. */
@@ -71,21 +68,21 @@ td_tensor *tdi_with_axes(td_tensor *reduced, const td_tensor *x, uint32_t mask);
 td_tensor *tdi_spread(td_tensor *reduced, const td_tensor *x, uint32_t mask);
 
 /** Backward of an op with one input and one output, as an expression of x, y and the gradient g of y. */
-#define TDI_GRADIENT(op, expression)                                                                            \
-    static bool op##_backward(const td_call *c, td_tensor *const *gout, td_tensor **gin, uint64_t need)         \
-    {                                                                                                           \
-        td_tensor *x = c->in[0], *y = c->out[0], *g = gout[0];                                                  \
-        (void)x, (void)y, (void)g, (void)need;                                                                  \
-        gin[0] = (expression);                                                                                  \
-        return gin[0] != NULL;                                                                                  \
+#define TDI_GRADIENT(op, expression)                                                                    \
+    static bool op##_backward(const td_call *c, td_tensor *const *gout, td_tensor **gin, uint64_t need) \
+    {                                                                                                   \
+        td_tensor *x = c->in[0], *y = c->out[0], *g = gout[0];                                          \
+        (void)x, (void)y, (void)g, (void)need;                                                          \
+        gin[0] = (expression);                                                                          \
+        return gin[0] != NULL;                                                                          \
     }
 /** Decompose of an op with one input and one output, as an expression of x. */
-#define TDI_DEFINITION(op, expression)                                                                          \
-    static bool op##_decompose(const td_call *c, td_tensor **out)                                               \
-    {                                                                                                           \
-        td_tensor *x = c->in[0];                                                                                \
-        out[0] = (expression);                                                                                  \
-        return out[0] != NULL;                                                                                  \
+#define TDI_DEFINITION(op, expression)                            \
+    static bool op##_decompose(const td_call *c, td_tensor **out) \
+    {                                                             \
+        td_tensor *x = c->in[0];                                  \
+        out[0] = (expression);                                    \
+        return out[0] != NULL;                                    \
     }
 /** Backward of an op that is flat: every gradient is zero. */
 bool tdi_no_gradient(const td_call *c, td_tensor *const *gout, td_tensor **gin, uint64_t need);

@@ -244,17 +244,35 @@ static bool index_copy_sample(uint32_t i, td_sample *s)
 }
 
 /* save_in 2: the indices; x and src are needed for their shapes only */
-const td_op tdi_op_gather = {TD_ROW_gather, .save_in = 2, .flags = PRIM, .infer = gather_infer,
-                             .backward = gather_backward, .sample = gather_sample};
-const td_op tdi_op_scatter = {TD_ROW_scatter, .save_in = 2, .flags = PRIM, .infer = scatter_infer,
-                              .backward = scatter_backward, .sample = scatter_sample};
-const td_op tdi_op_scatter_add = {TD_ROW_scatter_add, .save_in = 2, .flags = PRIM, .infer = scatter_add_infer,
-                                  .backward = scatter_add_backward, .sample = scatter_add_sample};
-const td_op tdi_op_index_select = {TD_ROW_index_select, .save_in = 2, .flags = PRIM, .infer = index_select_infer,
-                                   .backward = index_select_backward, .sample = index_select_sample};
-const td_op tdi_op_index_add = {TD_ROW_index_add, .save_in = 2, .flags = TD_OP_BWD_DIFF, .infer = index_add_infer,
-                                .backward = index_add_backward, .decompose = index_add_decompose,
+const td_op tdi_op_gather = {
+    TD_ROW_gather,          .save_in = 2, .flags = PRIM, .infer = gather_infer, .backward = gather_backward,
+    .sample = gather_sample};
+const td_op tdi_op_scatter = {
+    TD_ROW_scatter,          .save_in = 2, .flags = PRIM, .infer = scatter_infer, .backward = scatter_backward,
+    .sample = scatter_sample};
+const td_op tdi_op_scatter_add = {TD_ROW_scatter_add,
+                                  .save_in = 2,
+                                  .flags = PRIM,
+                                  .infer = scatter_add_infer,
+                                  .backward = scatter_add_backward,
+                                  .sample = scatter_add_sample};
+const td_op tdi_op_index_select = {TD_ROW_index_select,
+                                   .save_in = 2,
+                                   .flags = PRIM,
+                                   .infer = index_select_infer,
+                                   .backward = index_select_backward,
+                                   .sample = index_select_sample};
+const td_op tdi_op_index_add = {TD_ROW_index_add,
+                                .save_in = 2,
+                                .flags = TD_OP_BWD_DIFF,
+                                .infer = index_add_infer,
+                                .backward = index_add_backward,
+                                .decompose = index_add_decompose,
                                 .sample = index_add_sample};
-const td_op tdi_op_index_copy = {TD_ROW_index_copy, .save_in = 2, .flags = TD_OP_BWD_DIFF, .infer = index_copy_infer,
-                                 .backward = index_copy_backward, .decompose = index_copy_decompose,
+const td_op tdi_op_index_copy = {TD_ROW_index_copy,
+                                 .save_in = 2,
+                                 .flags = TD_OP_BWD_DIFF,
+                                 .infer = index_copy_infer,
+                                 .backward = index_copy_backward,
+                                 .decompose = index_copy_decompose,
                                  .sample = index_copy_sample};

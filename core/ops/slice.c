@@ -444,15 +444,24 @@ static bool split_sample(uint32_t i, td_sample *s)
     return i < 2;
 }
 
-const td_op tdi_op_narrow = {TD_ROW_narrow, .flags = VIEW, .infer = narrow_infer, .view = narrow_view,
-                             .backward = narrow_backward, .sample = narrow_sample};
-const td_op tdi_op_select = {TD_ROW_select, .flags = VIEW, .infer = select_infer, .view = select_view,
-                             .backward = select_backward, .sample = select_sample};
-const td_op tdi_op_slice = {TD_ROW_slice, .flags = VIEW, .infer = slice_infer, .view = slice_view,
-                            .backward = slice_backward, .sample = slice_sample};
-const td_op tdi_op_diagonal = {TD_ROW_diagonal, .flags = VIEW, .infer = diagonal_infer, .view = diagonal_view,
-                               .backward = diagonal_backward, .sample = diagonal_sample};
-const td_op tdi_op_unfold = {TD_ROW_unfold, .flags = VIEW, .infer = unfold_infer, .view = unfold_view,
-                             .backward = unfold_backward, .sample = unfold_sample};
-const td_op tdi_op_split = {TD_ROW_split, .flags = VIEW, .infer = split_infer, .view = split_view,
-                            .backward = split_backward, .sample = split_sample};
+const td_op tdi_op_narrow = {
+    TD_ROW_narrow,          .flags = VIEW, .infer = narrow_infer, .view = narrow_view, .backward = narrow_backward,
+    .sample = narrow_sample};
+const td_op tdi_op_select = {
+    TD_ROW_select,          .flags = VIEW, .infer = select_infer, .view = select_view, .backward = select_backward,
+    .sample = select_sample};
+const td_op tdi_op_slice = {
+    TD_ROW_slice,          .flags = VIEW, .infer = slice_infer, .view = slice_view, .backward = slice_backward,
+    .sample = slice_sample};
+const td_op tdi_op_diagonal = {TD_ROW_diagonal,
+                               .flags = VIEW,
+                               .infer = diagonal_infer,
+                               .view = diagonal_view,
+                               .backward = diagonal_backward,
+                               .sample = diagonal_sample};
+const td_op tdi_op_unfold = {
+    TD_ROW_unfold,          .flags = VIEW, .infer = unfold_infer, .view = unfold_view, .backward = unfold_backward,
+    .sample = unfold_sample};
+const td_op tdi_op_split = {
+    TD_ROW_split,          .flags = VIEW, .infer = split_infer, .view = split_view, .backward = split_backward,
+    .sample = split_sample};

@@ -83,8 +83,17 @@ static bool log_softmax_sample(uint32_t i, td_sample *s)
     return i < 2;
 }
 
-const td_op tdi_op_softmax = {TD_ROW_softmax, .save_out = 1, .flags = TD_OP_BWD_DIFF, .infer = softmax_infer,
-                              .backward = softmax_backward, .decompose = softmax_decompose, .sample = softmax_sample};
-const td_op tdi_op_log_softmax = {TD_ROW_log_softmax, .save_out = 1, .flags = TD_OP_BWD_DIFF,
-                                  .infer = log_softmax_infer, .backward = log_softmax_backward,
-                                  .decompose = log_softmax_decompose, .sample = log_softmax_sample};
+const td_op tdi_op_softmax = {TD_ROW_softmax,
+                              .save_out = 1,
+                              .flags = TD_OP_BWD_DIFF,
+                              .infer = softmax_infer,
+                              .backward = softmax_backward,
+                              .decompose = softmax_decompose,
+                              .sample = softmax_sample};
+const td_op tdi_op_log_softmax = {TD_ROW_log_softmax,
+                                  .save_out = 1,
+                                  .flags = TD_OP_BWD_DIFF,
+                                  .infer = log_softmax_infer,
+                                  .backward = log_softmax_backward,
+                                  .decompose = log_softmax_decompose,
+                                  .sample = log_softmax_sample};

@@ -93,9 +93,18 @@ static bool topk_sample(uint32_t i, td_sample *s)
 }
 
 /* save_out 2: the indices */
-const td_op tdi_op_sort = {TD_ROW_sort, .save_out = 2, .flags = TD_OP_PRIM | TD_OP_BWD_DIFF | TD_OP_GOUT_NULL,
-                           .infer = sort_infer, .backward = sort_backward, .sample = sort_sample};
+const td_op tdi_op_sort = {TD_ROW_sort,
+                           .save_out = 2,
+                           .flags = TD_OP_PRIM | TD_OP_BWD_DIFF | TD_OP_GOUT_NULL,
+                           .infer = sort_infer,
+                           .backward = sort_backward,
+                           .sample = sort_sample};
 const td_op tdi_op_argsort = {TD_ROW_argsort, .infer = argsort_infer, .decompose = argsort_decompose,
                               .sample = argsort_sample};
-const td_op tdi_op_topk = {TD_ROW_topk, .save_out = 2, .flags = TD_OP_BWD_DIFF | TD_OP_GOUT_NULL, .infer = topk_infer,
-                           .backward = topk_backward, .decompose = topk_decompose, .sample = topk_sample};
+const td_op tdi_op_topk = {TD_ROW_topk,
+                           .save_out = 2,
+                           .flags = TD_OP_BWD_DIFF | TD_OP_GOUT_NULL,
+                           .infer = topk_infer,
+                           .backward = topk_backward,
+                           .decompose = topk_decompose,
+                           .sample = topk_sample};

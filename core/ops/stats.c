@@ -191,12 +191,30 @@ static bool norm_sample(uint32_t i, td_sample *s)
 
 /* ---- rows ---- */
 
-const td_op tdi_op_var = {TD_ROW_var, .flags = TD_OP_BWD_DIFF, .save_in = 1, .infer = var_infer,
-                          .backward = var_backward, .decompose = var_decompose, .sample = var_sample};
-const td_op tdi_op_std = {TD_ROW_std, .flags = TD_OP_BWD_DIFF, .save_in = 1, .save_out = 1, .infer = std_infer,
-                          .backward = std_backward, .decompose = std_decompose, .sample = var_sample};
-const td_op tdi_op_logsumexp = {TD_ROW_logsumexp, .flags = TD_OP_BWD_DIFF, .save_in = 1, .save_out = 1,
-                                .infer = logsumexp_infer, .backward = logsumexp_backward,
-                                .decompose = logsumexp_decompose, .sample = logsumexp_sample};
-const td_op tdi_op_norm = {TD_ROW_norm, .flags = TD_OP_BWD_DIFF, .save_in = 1, .save_out = 1, .infer = norm_infer,
-                           .backward = norm_backward, .decompose = norm_decompose, .sample = norm_sample};
+const td_op tdi_op_var = {TD_ROW_var,          .flags = TD_OP_BWD_DIFF,  .save_in = 1,
+                          .infer = var_infer,  .backward = var_backward, .decompose = var_decompose,
+                          .sample = var_sample};
+const td_op tdi_op_std = {TD_ROW_std,
+                          .flags = TD_OP_BWD_DIFF,
+                          .save_in = 1,
+                          .save_out = 1,
+                          .infer = std_infer,
+                          .backward = std_backward,
+                          .decompose = std_decompose,
+                          .sample = var_sample};
+const td_op tdi_op_logsumexp = {TD_ROW_logsumexp,
+                                .flags = TD_OP_BWD_DIFF,
+                                .save_in = 1,
+                                .save_out = 1,
+                                .infer = logsumexp_infer,
+                                .backward = logsumexp_backward,
+                                .decompose = logsumexp_decompose,
+                                .sample = logsumexp_sample};
+const td_op tdi_op_norm = {TD_ROW_norm,
+                           .flags = TD_OP_BWD_DIFF,
+                           .save_in = 1,
+                           .save_out = 1,
+                           .infer = norm_infer,
+                           .backward = norm_backward,
+                           .decompose = norm_decompose,
+                           .sample = norm_sample};

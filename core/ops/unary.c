@@ -147,39 +147,91 @@ static bool steps_sample(uint32_t i, td_sample *s)
 
 enum { PRIM = TD_OP_PRIM | TD_OP_BWD_DIFF, DEFINED = TD_OP_BWD_DIFF };
 
-const td_op tdi_op_copy = {TD_ROW_copy, .flags = PRIM | TD_OP_ROW_MAJOR, .backward = copy_backward, .sample = tdi_samples_signed};
+const td_op tdi_op_copy = {TD_ROW_copy, .flags = PRIM | TD_OP_ROW_MAJOR, .backward = copy_backward,
+                           .sample = tdi_samples_signed};
 const td_op tdi_op_cast = {TD_ROW_cast, .flags = PRIM | TD_OP_NO_PROMOTE, .infer = cast_infer,
                            .backward = cast_backward, .sample = cast_sample};
 const td_op tdi_op_neg = {TD_ROW_neg, .flags = PRIM, .infer = neg_infer, .backward = neg_backward,
                           .sample = tdi_samples_signed};
-const td_op tdi_op_exp = {TD_ROW_exp, .flags = PRIM, .save_out = 1, .infer = tdi_infer_float, .backward = exp_backward,
+const td_op tdi_op_exp = {TD_ROW_exp,
+                          .flags = PRIM,
+                          .save_out = 1,
+                          .infer = tdi_infer_float,
+                          .backward = exp_backward,
                           .sample = tdi_samples_signed};
-const td_op tdi_op_expm1 = {TD_ROW_expm1, .flags = PRIM, .save_out = 1, .infer = tdi_infer_float,
-                            .backward = expm1_backward, .sample = tdi_samples_signed};
-const td_op tdi_op_log = {TD_ROW_log, .flags = PRIM, .save_in = 1, .infer = tdi_infer_float, .backward = log_backward,
+const td_op tdi_op_expm1 = {TD_ROW_expm1,
+                            .flags = PRIM,
+                            .save_out = 1,
+                            .infer = tdi_infer_float,
+                            .backward = expm1_backward,
+                            .sample = tdi_samples_signed};
+const td_op tdi_op_log = {TD_ROW_log,
+                          .flags = PRIM,
+                          .save_in = 1,
+                          .infer = tdi_infer_float,
+                          .backward = log_backward,
                           .sample = tdi_samples_positive};
-const td_op tdi_op_log1p = {TD_ROW_log1p, .flags = PRIM, .save_in = 1, .infer = tdi_infer_float,
-                            .backward = log1p_backward, .sample = log1p_sample};
-const td_op tdi_op_sqrt = {TD_ROW_sqrt, .flags = PRIM, .save_out = 1, .infer = tdi_infer_float,
-                           .backward = sqrt_backward, .sample = tdi_samples_positive};
-const td_op tdi_op_rsqrt = {TD_ROW_rsqrt, .flags = DEFINED, .save_out = 1, .infer = tdi_infer_float,
-                            .backward = rsqrt_backward, .decompose = rsqrt_decompose, .sample = tdi_samples_positive};
-const td_op tdi_op_reciprocal = {TD_ROW_reciprocal, .flags = DEFINED, .save_out = 1, .infer = tdi_infer_float,
-                                 .backward = reciprocal_backward, .decompose = reciprocal_decompose,
+const td_op tdi_op_log1p = {
+    TD_ROW_log1p,          .flags = PRIM, .save_in = 1, .infer = tdi_infer_float, .backward = log1p_backward,
+    .sample = log1p_sample};
+const td_op tdi_op_sqrt = {TD_ROW_sqrt,
+                           .flags = PRIM,
+                           .save_out = 1,
+                           .infer = tdi_infer_float,
+                           .backward = sqrt_backward,
+                           .sample = tdi_samples_positive};
+const td_op tdi_op_rsqrt = {TD_ROW_rsqrt,
+                            .flags = DEFINED,
+                            .save_out = 1,
+                            .infer = tdi_infer_float,
+                            .backward = rsqrt_backward,
+                            .decompose = rsqrt_decompose,
+                            .sample = tdi_samples_positive};
+const td_op tdi_op_reciprocal = {TD_ROW_reciprocal,
+                                 .flags = DEFINED,
+                                 .save_out = 1,
+                                 .infer = tdi_infer_float,
+                                 .backward = reciprocal_backward,
+                                 .decompose = reciprocal_decompose,
                                  .sample = tdi_samples_signed};
-const td_op tdi_op_square = {TD_ROW_square, .flags = DEFINED, .save_in = 1, .infer = square_infer,
-                             .backward = square_backward, .decompose = square_decompose, .sample = tdi_samples_signed};
-const td_op tdi_op_abs = {TD_ROW_abs, .flags = PRIM, .save_in = 1, .infer = abs_infer, .backward = abs_backward,
+const td_op tdi_op_square = {TD_ROW_square,
+                             .flags = DEFINED,
+                             .save_in = 1,
+                             .infer = square_infer,
+                             .backward = square_backward,
+                             .decompose = square_decompose,
+                             .sample = tdi_samples_signed};
+const td_op tdi_op_abs = {TD_ROW_abs,
+                          .flags = PRIM,
+                          .save_in = 1,
+                          .infer = abs_infer,
+                          .backward = abs_backward,
                           .sample = tdi_samples_signed};
 const td_op tdi_op_sign = {TD_ROW_sign, .flags = PRIM, .infer = sign_infer, .backward = tdi_no_gradient,
                            .sample = tdi_samples_signed};
-const td_op tdi_op_sin = {TD_ROW_sin, .flags = PRIM, .save_in = 1, .infer = tdi_infer_float, .backward = sin_backward,
+const td_op tdi_op_sin = {TD_ROW_sin,
+                          .flags = PRIM,
+                          .save_in = 1,
+                          .infer = tdi_infer_float,
+                          .backward = sin_backward,
                           .sample = tdi_samples_signed};
-const td_op tdi_op_cos = {TD_ROW_cos, .flags = PRIM, .save_in = 1, .infer = tdi_infer_float, .backward = cos_backward,
+const td_op tdi_op_cos = {TD_ROW_cos,
+                          .flags = PRIM,
+                          .save_in = 1,
+                          .infer = tdi_infer_float,
+                          .backward = cos_backward,
                           .sample = tdi_samples_signed};
-const td_op tdi_op_tanh = {TD_ROW_tanh, .flags = PRIM, .save_out = 1, .infer = tdi_infer_float,
-                           .backward = tanh_backward, .sample = tdi_samples_signed};
-const td_op tdi_op_erf = {TD_ROW_erf, .flags = PRIM, .save_in = 1, .infer = tdi_infer_float, .backward = erf_backward,
+const td_op tdi_op_tanh = {TD_ROW_tanh,
+                           .flags = PRIM,
+                           .save_out = 1,
+                           .infer = tdi_infer_float,
+                           .backward = tanh_backward,
+                           .sample = tdi_samples_signed};
+const td_op tdi_op_erf = {TD_ROW_erf,
+                          .flags = PRIM,
+                          .save_in = 1,
+                          .infer = tdi_infer_float,
+                          .backward = erf_backward,
                           .sample = tdi_samples_signed};
 const td_op tdi_op_floor = {TD_ROW_floor, .flags = PRIM, .infer = floor_infer, .backward = tdi_no_gradient,
                             .sample = steps_sample};
@@ -187,5 +239,6 @@ const td_op tdi_op_ceil = {TD_ROW_ceil, .flags = PRIM, .infer = ceil_infer, .bac
                            .sample = steps_sample};
 const td_op tdi_op_round = {TD_ROW_round, .flags = PRIM, .infer = round_infer, .backward = tdi_no_gradient,
                             .sample = steps_sample};
-const td_op tdi_op_clamp = {TD_ROW_clamp, .flags = DEFINED, .save_in = 1, .infer = clamp_infer,
-                            .backward = clamp_backward, .decompose = clamp_decompose, .sample = clamp_sample};
+const td_op tdi_op_clamp = {TD_ROW_clamp,          .flags = DEFINED,           .save_in = 1,
+                            .infer = clamp_infer,  .backward = clamp_backward, .decompose = clamp_decompose,
+                            .sample = clamp_sample};

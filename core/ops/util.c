@@ -19,10 +19,7 @@ const char *tdi_shape_text(const td_view *v)
 }
 
 /* As a user counts: from 1, or negative from the end. */
-static long long shown(int64_t axis)
-{
-    return axis < 0 || axis == INT64_MAX ? (long long)axis : (long long)axis + 1;
-}
+static long long shown(int64_t axis) { return axis < 0 || axis == INT64_MAX ? (long long)axis : (long long)axis + 1; }
 
 /* ---- axes ---- */
 

@@ -385,19 +385,33 @@ static bool expand_sample(uint32_t i, td_sample *s)
     return i < 2;
 }
 
-const td_op tdi_op_view = {TD_ROW_view, .flags = VIEW, .infer = view_infer, .view = view_view,
-                           .backward = regroup_backward, .sample = view_sample};
-const td_op tdi_op_reshape = {TD_ROW_reshape, .flags = VIEW, .infer = reshape_infer, .view = regroup_view,
-                              .backward = regroup_backward, .sample = reshape_sample};
-const td_op tdi_op_flatten = {TD_ROW_flatten, .flags = VIEW, .infer = flatten_infer, .view = regroup_view,
-                              .backward = regroup_backward, .sample = flatten_sample};
-const td_op tdi_op_transpose = {TD_ROW_transpose, .flags = VIEW, .infer = transpose_infer, .view = transpose_view,
-                                .backward = transpose_backward, .sample = transpose_sample};
-const td_op tdi_op_permute = {TD_ROW_permute, .flags = VIEW, .infer = permute_infer, .view = permute_view,
-                              .backward = permute_backward, .sample = permute_sample};
-const td_op tdi_op_squeeze = {TD_ROW_squeeze, .flags = VIEW, .infer = squeeze_infer, .view = squeeze_view,
-                              .backward = regroup_backward, .sample = squeeze_sample};
-const td_op tdi_op_unsqueeze = {TD_ROW_unsqueeze, .flags = VIEW, .infer = unsqueeze_infer, .view = unsqueeze_view,
-                                .backward = regroup_backward, .sample = unsqueeze_sample};
-const td_op tdi_op_expand = {TD_ROW_expand, .flags = VIEW, .infer = expand_infer, .view = expand_view,
-                             .backward = expand_backward, .sample = expand_sample};
+const td_op tdi_op_view = {
+    TD_ROW_view,          .flags = VIEW, .infer = view_infer, .view = view_view, .backward = regroup_backward,
+    .sample = view_sample};
+const td_op tdi_op_reshape = {
+    TD_ROW_reshape,          .flags = VIEW, .infer = reshape_infer, .view = regroup_view, .backward = regroup_backward,
+    .sample = reshape_sample};
+const td_op tdi_op_flatten = {
+    TD_ROW_flatten,          .flags = VIEW, .infer = flatten_infer, .view = regroup_view, .backward = regroup_backward,
+    .sample = flatten_sample};
+const td_op tdi_op_transpose = {TD_ROW_transpose,
+                                .flags = VIEW,
+                                .infer = transpose_infer,
+                                .view = transpose_view,
+                                .backward = transpose_backward,
+                                .sample = transpose_sample};
+const td_op tdi_op_permute = {
+    TD_ROW_permute,          .flags = VIEW, .infer = permute_infer, .view = permute_view, .backward = permute_backward,
+    .sample = permute_sample};
+const td_op tdi_op_squeeze = {
+    TD_ROW_squeeze,          .flags = VIEW, .infer = squeeze_infer, .view = squeeze_view, .backward = regroup_backward,
+    .sample = squeeze_sample};
+const td_op tdi_op_unsqueeze = {TD_ROW_unsqueeze,
+                                .flags = VIEW,
+                                .infer = unsqueeze_infer,
+                                .view = unsqueeze_view,
+                                .backward = regroup_backward,
+                                .sample = unsqueeze_sample};
+const td_op tdi_op_expand = {
+    TD_ROW_expand,          .flags = VIEW, .infer = expand_infer, .view = expand_view, .backward = expand_backward,
+    .sample = expand_sample};

@@ -5,9 +5,9 @@
 
 typedef struct {
     int64_t kernel[2], stride[2], padding[2], dilation[2];
-    int64_t extra[2], groups;  /* convolution: output_padding                                    */
-    int64_t in[2], out[2];     /* pooling: extents of the input and of the result                */
-    bool ceil;                 /* pooling: whether a last, partial window counts                 */
+    int64_t extra[2], groups; /* convolution: output_padding                                    */
+    int64_t in[2], out[2];    /* pooling: extents of the input and of the result                */
+    bool ceil;                /* pooling: whether a last, partial window counts                 */
 } tdi_geometry;
 
 enum { TDI_LARGEST_OPTION = 0x7fffffff }; /* so that sums of products fit */

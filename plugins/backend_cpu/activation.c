@@ -3,8 +3,8 @@
 #include "loops.h"
 #include "vmath.h"
 
-#define ROOT_HALF 0.70710678118654752440  /* sqrt(1/2)  */
-#define ROOT_2_PI 0.79788456080286535588  /* sqrt(2/pi) */
+#define ROOT_HALF 0.70710678118654752440 /* sqrt(1/2)  */
+#define ROOT_2_PI 0.79788456080286535588 /* sqrt(2/pi) */
 
 ST_UNARY(sigmoid_f32, float, float, vm_sigmoidf(a))
 ST_UNARY(sigmoid_f64, double, double, 1.0 / (1.0 + exp(-a)))
@@ -13,12 +13,12 @@ ST_UNARY(relu_f64, double, double, a < 0 ? 0 : a)
 ST_UNARY(relu_i64, int64_t, int64_t, a < 0 ? 0 : a)
 ST_UNARY(relu_i32, int32_t, int32_t, a < 0 ? 0 : a)
 ST_UNARY(relu_u8, uint8_t, uint8_t, a)
-ST_UNARY_C(leaky_relu_f32, float, float, a > 0 ? a : c0 *a)
-ST_UNARY_C(leaky_relu_f64, double, double, a > 0 ? a : c0 *a)
-ST_UNARY_C(elu_f32, float, float, a > 0 ? a : c0 *vm_expm1f(a))
-ST_UNARY_C(elu_f64, double, double, a > 0 ? a : c0 *expm1(a))
-ST_UNARY(gelu_f32, float, float, 0.5f * a * (1.0f + vm_erff(a *(float)ROOT_HALF)))
-ST_UNARY(gelu_f64, double, double, 0.5 * a * (1.0 + erf(a *ROOT_HALF)))
+ST_UNARY_C(leaky_relu_f32, float, float, a > 0 ? a : c0 * a)
+ST_UNARY_C(leaky_relu_f64, double, double, a > 0 ? a : c0 * a)
+ST_UNARY_C(elu_f32, float, float, a > 0 ? a : c0 * vm_expm1f(a))
+ST_UNARY_C(elu_f64, double, double, a > 0 ? a : c0 * expm1(a))
+ST_UNARY(gelu_f32, float, float, 0.5f * a * (1.0f + vm_erff(a * (float)ROOT_HALF)))
+ST_UNARY(gelu_f64, double, double, 0.5 * a * (1.0 + erf(a * ROOT_HALF)))
 ST_UNARY(gelu_tanh_f32, float, float, 0.5f * a * (1.0f + vm_tanhf((float)ROOT_2_PI * (a + 0.044715f * a * a * a))))
 ST_UNARY(gelu_tanh_f64, double, double, 0.5 * a * (1.0 + tanh(ROOT_2_PI * (a + 0.044715 * a * a * a))))
 ST_UNARY(silu_f32, float, float, a *vm_sigmoidf(a))
@@ -39,11 +39,11 @@ static bool run(const td_kargs *k, by_dtype fns, double c, int cost)
     return true;
 }
 
-#define RUN(op, c, cost)                                                          \
-    static bool run_##op(const td_kargs *k)                                       \
-    {                                                                             \
-        static const by_dtype fns = {[TD_F32] = op##_f32, [TD_F64] = op##_f64};   \
-        return run(k, fns, c, cost);                                              \
+#define RUN(op, c, cost)                                                        \
+    static bool run_##op(const td_kargs *k)                                     \
+    {                                                                           \
+        static const by_dtype fns = {[TD_F32] = op##_f32, [TD_F64] = op##_f64}; \
+        return run(k, fns, c, cost);                                            \
     }
 RUN(sigmoid, 0, ST_MATH)
 RUN(silu, 0, ST_MATH)
@@ -53,8 +53,8 @@ RUN(elu, ((const td_elu_attr *)k->attr)->alpha, ST_MATH)
 
 static bool run_relu(const td_kargs *k)
 {
-    static const by_dtype fns = {[TD_F32] = relu_f32, [TD_F64] = relu_f64, [TD_I64] = relu_i64, [TD_I32] = relu_i32,
-                                 [TD_U8] = relu_u8};
+    static const by_dtype fns = {
+        [TD_F32] = relu_f32, [TD_F64] = relu_f64, [TD_I64] = relu_i64, [TD_I32] = relu_i32, [TD_U8] = relu_u8};
     return run(k, fns, 0, ST_MOVE);
 }
 
@@ -70,12 +70,9 @@ static bool run_gelu(const td_kargs *k)
 #define ROW(op, dtypes) CPU_KERNEL(#op, dtypes, TD_K_STRIDED | TD_K_ALIAS_OK, run_##op)
 
 static const td_kernel rows[] = {
-    ROW(sigmoid, TD_BITS_FLOAT),
-    ROW(relu, TD_BITS_FLOAT | TD_BITS_INT),
-    ROW(leaky_relu, TD_BITS_FLOAT),
-    ROW(elu, TD_BITS_FLOAT),
-    ROW(gelu, TD_BITS_FLOAT),
-    ROW(silu, TD_BITS_FLOAT),
+    ROW(sigmoid, TD_BITS_FLOAT),    ROW(relu, TD_BITS_FLOAT | TD_BITS_INT),
+    ROW(leaky_relu, TD_BITS_FLOAT), ROW(elu, TD_BITS_FLOAT),
+    ROW(gelu, TD_BITS_FLOAT),       ROW(silu, TD_BITS_FLOAT),
     ROW(softplus, TD_BITS_FLOAT),
 };
 CPU_TABLE(activation, rows)

@@ -19,71 +19,71 @@ typedef void search_fn(const void *x, void *values, int64_t *index, extents e, i
 
 /* from .. to count lines where inner is 1, else blocks of columns. A long line: first the greatest or least and
  * whether there is a NaN, then the first place of either; both passes vectorise. */
-#define SEARCH(name, T, op, better)                                                                   \
-    static int64_t name##_line(const T *x, int64_t n, T *value)                                       \
-    {                                                                                                 \
-        T m = x[0];                                                                                   \
-        int64_t at = 0;                                                                               \
-        if (n < 32) {                                                                                 \
-            for (int64_t i = 1; i < n; i++) {                                                         \
-                const bool takes = TAKES(x[i], m, better);                                            \
-                m = takes ? x[i] : m;                                                                 \
-                at = takes ? i : at;                                                                  \
-            }                                                                                         \
-            *value = m;                                                                               \
-            return at;                                                                                \
-        }                                                                                             \
-        int nan = 0, here = 0;                                                                        \
-        PRAGMA(omp simd reduction(op : m) reduction(| : nan))                                         \
-        for (int64_t i = 0; i < n; i++) {                                                             \
-            m = x[i] better m ? x[i] : m;                                                             \
-            nan |= x[i] != x[i];                                                                      \
-        }                                                                                             \
-        for (; !here && at < n; at += BLOCK) {                                                        \
-            const int64_t w = n - at < BLOCK ? n - at : BLOCK;                                        \
-            PRAGMA(omp simd reduction(| : here))                                                      \
-            for (int64_t i = 0; i < w; i++) here |= nan ? x[at + i] != x[at + i] : x[at + i] == m;    \
-        }                                                                                             \
-        for (at -= BLOCK; nan ? x[at] == x[at] : x[at] != m; at++) continue;                          \
-        *value = x[at];                                                                               \
-        return at;                                                                                    \
-    }                                                                                                 \
-    static void name##_columns(const T *x, T *values, int64_t *index, int64_t n, int64_t inner, int64_t w) \
-    {                                                                                                 \
-        T m[BLOCK];                                                                                   \
-        int64_t at[BLOCK];                                                                            \
-        memcpy(m, x, (size_t)w * sizeof(T));                                                          \
-        memset(at, 0, (size_t)w * sizeof *at);                                                        \
-        for (int64_t j = 1; j < n; j++) {                                                             \
-            const T *row = x + j * inner;                                                             \
-            _Pragma("omp simd")                                                                       \
-            for (int64_t c = 0; c < w; c++) {                                                         \
-                const T v = row[c];                                                                   \
-                const bool takes = TAKES(v, m[c], better);                                            \
-                m[c] = takes ? v : m[c];                                                              \
-                at[c] = takes ? j : at[c];                                                            \
-            }                                                                                         \
-        }                                                                                             \
-        memcpy(index, at, (size_t)w * sizeof *at);                                                    \
-        if (values) memcpy(values, m, (size_t)w * sizeof(T));                                         \
-    }                                                                                                 \
-    static void name(const void *px, void *pv, int64_t *index, extents e, int64_t from, int64_t to)   \
-    {                                                                                                 \
-        const T *x = px;                                                                              \
-        T *values = pv, m;                                                                            \
-        if (e.inner == 1) {                                                                           \
-            for (int64_t r = from; r < to; r++) {                                                     \
-                index[r] = name##_line(x + r * e.n, e.n, &m);                                         \
-                if (values) values[r] = m;                                                            \
-            }                                                                                         \
-            return;                                                                                   \
-        }                                                                                             \
-        const int64_t blocks = (e.inner + BLOCK - 1) / BLOCK;                                         \
-        for (int64_t b = from; b < to; b++) {                                                         \
-            const int64_t o = b / blocks, c = b % blocks * BLOCK;                                     \
-            const int64_t w = e.inner - c < BLOCK ? e.inner - c : BLOCK, y = o * e.inner + c;         \
+#define SEARCH(name, T, op, better)                                                                            \
+    static int64_t name##_line(const T *x, int64_t n, T *value)                                                \
+    {                                                                                                          \
+        T m = x[0];                                                                                            \
+        int64_t at = 0;                                                                                        \
+        if (n < 32) {                                                                                          \
+            for (int64_t i = 1; i < n; i++) {                                                                  \
+                const bool takes = TAKES(x[i], m, better);                                                     \
+                m = takes ? x[i] : m;                                                                          \
+                at = takes ? i : at;                                                                           \
+            }                                                                                                  \
+            *value = m;                                                                                        \
+            return at;                                                                                         \
+        }                                                                                                      \
+        int nan = 0, here = 0;                                                                                 \
+        PRAGMA(omp simd reduction(op : m) reduction(| : nan))                                                  \
+        for (int64_t i = 0; i < n; i++) {                                                                      \
+            m = x[i] better m ? x[i] : m;                                                                      \
+            nan |= x[i] != x[i];                                                                               \
+        }                                                                                                      \
+        for (; !here && at < n; at += BLOCK) {                                                                 \
+            const int64_t w = n - at < BLOCK ? n - at : BLOCK;                                                 \
+            PRAGMA(omp simd reduction(| : here))                                                               \
+            for (int64_t i = 0; i < w; i++) here |= nan ? x[at + i] != x[at + i] : x[at + i] == m;             \
+        }                                                                                                      \
+        for (at -= BLOCK; nan ? x[at] == x[at] : x[at] != m; at++) continue;                                   \
+        *value = x[at];                                                                                        \
+        return at;                                                                                             \
+    }                                                                                                          \
+    static void name##_columns(const T *x, T *values, int64_t *index, int64_t n, int64_t inner, int64_t w)     \
+    {                                                                                                          \
+        T m[BLOCK];                                                                                            \
+        int64_t at[BLOCK];                                                                                     \
+        memcpy(m, x, (size_t)w * sizeof(T));                                                                   \
+        memset(at, 0, (size_t)w * sizeof *at);                                                                 \
+        for (int64_t j = 1; j < n; j++) {                                                                      \
+            const T *row = x + j * inner;                                                                      \
+            _Pragma("omp simd") for (int64_t c = 0; c < w; c++)                                                \
+            {                                                                                                  \
+                const T v = row[c];                                                                            \
+                const bool takes = TAKES(v, m[c], better);                                                     \
+                m[c] = takes ? v : m[c];                                                                       \
+                at[c] = takes ? j : at[c];                                                                     \
+            }                                                                                                  \
+        }                                                                                                      \
+        memcpy(index, at, (size_t)w * sizeof *at);                                                             \
+        if (values) memcpy(values, m, (size_t)w * sizeof(T));                                                  \
+    }                                                                                                          \
+    static void name(const void *px, void *pv, int64_t *index, extents e, int64_t from, int64_t to)            \
+    {                                                                                                          \
+        const T *x = px;                                                                                       \
+        T *values = pv, m;                                                                                     \
+        if (e.inner == 1) {                                                                                    \
+            for (int64_t r = from; r < to; r++) {                                                              \
+                index[r] = name##_line(x + r * e.n, e.n, &m);                                                  \
+                if (values) values[r] = m;                                                                     \
+            }                                                                                                  \
+            return;                                                                                            \
+        }                                                                                                      \
+        const int64_t blocks = (e.inner + BLOCK - 1) / BLOCK;                                                  \
+        for (int64_t b = from; b < to; b++) {                                                                  \
+            const int64_t o = b / blocks, c = b % blocks * BLOCK;                                              \
+            const int64_t w = e.inner - c < BLOCK ? e.inner - c : BLOCK, y = o * e.inner + c;                  \
             name##_columns(x + o * e.n * e.inner + c, values ? values + y : NULL, index + y, e.n, e.inner, w); \
-        }                                                                                             \
+        }                                                                                                      \
     }
 SEARCH(greatest_f32, float, max, >)
 SEARCH(greatest_f64, double, max, >)

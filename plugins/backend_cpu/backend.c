@@ -9,9 +9,28 @@
 #include <sys/mman.h>
 
 /* X(file): the kernel files, each of which defines a table per instruction set. */
-#define CPU_FILES(X)                                                                                        \
-    X(fill) X(copy) X(unary) X(activation) X(binary) X(compare) X(where) X(reduce) X(arg_reduce) X(scan)    \
-    X(random) X(matmul) X(optim) X(conv) X(pool) X(norm) X(softmax) X(loss) X(index) X(sort) X(move)
+#define CPU_FILES(X) \
+    X(fill)          \
+    X(copy)          \
+    X(unary)         \
+    X(activation)    \
+    X(binary)        \
+    X(compare)       \
+    X(where)         \
+    X(reduce)        \
+    X(arg_reduce)    \
+    X(scan)          \
+    X(random)        \
+    X(matmul)        \
+    X(optim)         \
+    X(conv)          \
+    X(pool)          \
+    X(norm)          \
+    X(softmax)       \
+    X(loss)          \
+    X(index)         \
+    X(sort)          \
+    X(move)
 
 /* ---- memory ---- */
 
@@ -77,10 +96,7 @@ static uint64_t memory(const char *key)
 }
 
 static char cpu_name[128] = "CPU";
-static void read_name(void)
-{
-    line_after("/proc/cpuinfo", "model name", cpu_name, sizeof cpu_name);
-}
+static void read_name(void) { line_after("/proc/cpuinfo", "model name", cpu_name, sizeof cpu_name); }
 
 static bool cpu_props(void *dev, td_props *to)
 {

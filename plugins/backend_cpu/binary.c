@@ -6,16 +6,16 @@
 #define BINARY_FLOATS(op, expr)             \
     ST_BINARY(op##_f32, float, float, expr) \
     ST_BINARY(op##_f64, double, double, expr)
-#define BINARY_INTS(op, expr)                     \
-    ST_BINARY(op##_i64, int64_t, int64_t, expr)   \
-    ST_BINARY(op##_i32, int32_t, int32_t, expr)   \
+#define BINARY_INTS(op, expr)                   \
+    ST_BINARY(op##_i64, int64_t, int64_t, expr) \
+    ST_BINARY(op##_i32, int32_t, int32_t, expr) \
     ST_BINARY(op##_u8, uint8_t, uint8_t, expr)
 
 /* Wrapping: unsigned arithmetic, for signed overflow is undefined. */
-#define BINARY_WRAP(op, sign)                                                    \
-    BINARY_FLOATS(op, a sign b)                                                  \
-    ST_BINARY(op##_i64, int64_t, int64_t, (int64_t)((uint64_t)a sign(uint64_t)b)) \
-    ST_BINARY(op##_i32, int32_t, int32_t, (int32_t)((uint32_t)a sign(uint32_t)b)) \
+#define BINARY_WRAP(op, sign)                                                      \
+    BINARY_FLOATS(op, a sign b)                                                    \
+    ST_BINARY(op##_i64, int64_t, int64_t, (int64_t)((uint64_t)a sign(uint64_t) b)) \
+    ST_BINARY(op##_i32, int32_t, int32_t, (int32_t)((uint32_t)a sign(uint32_t) b)) \
     ST_BINARY(op##_u8, uint8_t, uint8_t, (uint8_t)(a sign b))
 
 BINARY_WRAP(add, +)
@@ -33,20 +33,20 @@ BINARY_INTS(minimum, a < b ? a : b)
 /* ---- floor_divide and remainder ---- */
 
 /* r: a - b trunc(a / b), exactly; from it the quotient and the remainder that are rounded down. */
-#define FLOOR_MOD_FLOAT(T, suffix, floor_, copysign_)                     \
-    ST_ALWAYS T floor_divide_from_##suffix(T a, T b, T r)                 \
-    {                                                                     \
-        T q = (a - r) / b;                                                \
-        q = r != 0 && (b < 0) != (r < 0) ? q - 1 : q;                     \
-        T f = floor_(q);                                                  \
-        f = q - f > (T)0.5 ? f + 1 : f;                                   \
-        f = q == 0 ? copysign_(0, a / b) : f;                             \
-        return b == 0 ? a / b : f;                                        \
-    }                                                                     \
-    ST_ALWAYS T remainder_from_##suffix(T a, T b, T r)                    \
-    {                                                                     \
-        (void)a;                                                          \
-        return r != 0 && (b < 0) != (r < 0) ? r + b : r;                  \
+#define FLOOR_MOD_FLOAT(T, suffix, floor_, copysign_)     \
+    ST_ALWAYS T floor_divide_from_##suffix(T a, T b, T r) \
+    {                                                     \
+        T q = (a - r) / b;                                \
+        q = r != 0 && (b < 0) != (r < 0) ? q - 1 : q;     \
+        T f = floor_(q);                                  \
+        f = q - f > (T)0.5 ? f + 1 : f;                   \
+        f = q == 0 ? copysign_(0, a / b) : f;             \
+        return b == 0 ? a / b : f;                        \
+    }                                                     \
+    ST_ALWAYS T remainder_from_##suffix(T a, T b, T r)    \
+    {                                                     \
+        (void)a;                                          \
+        return r != 0 && (b < 0) != (r < 0) ? r + b : r;  \
     }
 FLOOR_MOD_FLOAT(float, f32, floorf, copysignf)
 FLOOR_MOD_FLOAT(double, f64, floor, copysign)
@@ -94,19 +94,19 @@ static void floor_divide_f32(const st_block *blk) { by_pieces(blk, floor_divide_
 static void remainder_f32(const st_block *blk) { by_pieces(blk, remainder_near, remainder_exact); }
 
 /* b is not 0: the caller has looked. Division of the least integer by -1 would trap. */
-#define FLOOR_MOD_INT(T, U, suffix)                                       \
-    ST_ALWAYS T floor_divide_one_##suffix(T a, T b)                       \
-    {                                                                     \
-        if (b == -1) return (T)(0 - (U)a);                                \
-        T q = a / b;                                                      \
-        return a % b != 0 && (a < 0) != (b < 0) ? q - 1 : q;              \
-    }                                                                     \
-    ST_ALWAYS T remainder_one_##suffix(T a, T b)                          \
-    {                                                                     \
-        if (b == -1) return 0;                                            \
-        T mod = a % b;                                                    \
-        return mod != 0 && (b < 0) != (mod < 0) ? mod + b : mod;          \
-    }                                                                     \
+#define FLOOR_MOD_INT(T, U, suffix)                                         \
+    ST_ALWAYS T floor_divide_one_##suffix(T a, T b)                         \
+    {                                                                       \
+        if (b == -1) return (T)(0 - (U)a);                                  \
+        T q = a / b;                                                        \
+        return a % b != 0 && (a < 0) != (b < 0) ? q - 1 : q;                \
+    }                                                                       \
+    ST_ALWAYS T remainder_one_##suffix(T a, T b)                            \
+    {                                                                       \
+        if (b == -1) return 0;                                              \
+        T mod = a % b;                                                      \
+        return mod != 0 && (b < 0) != (mod < 0) ? mod + b : mod;            \
+    }                                                                       \
     ST_BINARY(floor_divide_##suffix, T, T, floor_divide_one_##suffix(a, b)) \
     ST_BINARY(remainder_##suffix, T, T, remainder_one_##suffix(a, b))
 FLOOR_MOD_INT(int64_t, uint64_t, i64)
@@ -117,13 +117,13 @@ ST_BINARY(remainder_u8, uint8_t, uint8_t, a % b)
 /* ---- pow ---- */
 
 /* By squaring; the exponent is not negative: the caller has looked. */
-#define POW_INT(T, U, suffix)                                 \
-    ST_ALWAYS T pow_one_##suffix(T base, T e)                 \
-    {                                                         \
-        U r = 1, b = (U)base;                                 \
+#define POW_INT(T, U, suffix)                                  \
+    ST_ALWAYS T pow_one_##suffix(T base, T e)                  \
+    {                                                          \
+        U r = 1, b = (U)base;                                  \
         for (; e; e >>= 1, b *= b) r = (U)(e & 1 ? r * b : r); \
-        return (T)r;                                          \
-    }                                                         \
+        return (T)r;                                           \
+    }                                                          \
     ST_BINARY(pow_##suffix, T, T, pow_one_##suffix(a, b))
 POW_INT(int64_t, uint64_t, i64)
 POW_INT(int32_t, uint32_t, i32)
@@ -132,13 +132,13 @@ ST_BINARY(pow_f32, float, float, powf(a, b))
 ST_BINARY(pow_f64, double, double, pow(a, b))
 
 /* Exponents that need no pow; PyTorch takes the same short cuts. */
-#define POW_SHORT(T, suffix, sqrt_)                  \
-    ST_UNARY(pow_one_##suffix##_, T, T, a)           \
-    ST_UNARY(pow_two_##suffix, T, T, a *a)           \
-    ST_UNARY(pow_three_##suffix, T, T, a *a *a)      \
-    ST_UNARY(pow_half_##suffix, T, T, sqrt_(a))      \
-    ST_UNARY(pow_minus_one_##suffix, T, T, 1 / a)    \
-    ST_UNARY(pow_minus_two_##suffix, T, T, 1 / (a *a)) \
+#define POW_SHORT(T, suffix, sqrt_)                     \
+    ST_UNARY(pow_one_##suffix##_, T, T, a)              \
+    ST_UNARY(pow_two_##suffix, T, T, a *a)              \
+    ST_UNARY(pow_three_##suffix, T, T, a *a *a)         \
+    ST_UNARY(pow_half_##suffix, T, T, sqrt_(a))         \
+    ST_UNARY(pow_minus_one_##suffix, T, T, 1 / a)       \
+    ST_UNARY(pow_minus_two_##suffix, T, T, 1 / (a * a)) \
     ST_UNARY(pow_minus_half_##suffix, T, T, 1 / sqrt_(a))
 POW_SHORT(float, f32, sqrtf)
 POW_SHORT(double, f64, sqrt)
@@ -158,17 +158,17 @@ static const struct {
 
 /* ---- what the second operand must not be ---- */
 
-#define LOOK(name, T, condition)                                                  \
-    static void name(const st_block *blk)                                         \
-    {                                                                             \
-        int found = 0;                                                            \
-        for (int64_t r = 0; r < blk->rows; r++) {                                 \
-            const char *p = blk->p[0] + r * blk->row[0];                          \
-            for (int64_t i = 0; i < blk->n; i++) {                                \
-                const T b = *(const T *)(p + i * blk->step[0]);                   \
-                found |= (condition);                                             \
-            }                                                                     \
-        }                                                                         \
+#define LOOK(name, T, condition)                                                   \
+    static void name(const st_block *blk)                                          \
+    {                                                                              \
+        int found = 0;                                                             \
+        for (int64_t r = 0; r < blk->rows; r++) {                                  \
+            const char *p = blk->p[0] + r * blk->row[0];                           \
+            for (int64_t i = 0; i < blk->n; i++) {                                 \
+                const T b = *(const T *)(p + i * blk->step[0]);                    \
+                found |= (condition);                                              \
+            }                                                                      \
+        }                                                                          \
         if (found) __atomic_store_n(*(int *const *)blk->ctx, 1, __ATOMIC_RELAXED); \
     }
 LOOK(zero_i64, int64_t, b == 0)
@@ -187,11 +187,15 @@ static bool any_that(const td_view *y, st_fn *look)
 /* ---- kernels ---- */
 
 typedef st_fn *const by_dtype[TD_N_DTYPES];
-#define ALL_BUT_BOOL(op) \
-    {[TD_F32] = op##_f32, [TD_F64] = op##_f64, [TD_I64] = op##_i64, [TD_I32] = op##_i32, [TD_U8] = op##_u8}
-#define ALL_AND_BOOL(op, with_bool) \
-    {[TD_F32] = op##_f32, [TD_F64] = op##_f64, [TD_I64] = op##_i64, [TD_I32] = op##_i32, [TD_U8] = op##_u8, \
-     [TD_BOOL] = with_bool}
+#define ALL_BUT_BOOL(op)                                                                                      \
+    {                                                                                                         \
+        [TD_F32] = op##_f32, [TD_F64] = op##_f64, [TD_I64] = op##_i64, [TD_I32] = op##_i32, [TD_U8] = op##_u8 \
+    }
+#define ALL_AND_BOOL(op, with_bool)                                                                            \
+    {                                                                                                          \
+        [TD_F32] = op##_f32, [TD_F64] = op##_f64, [TD_I64] = op##_i64, [TD_I32] = op##_i32, [TD_U8] = op##_u8, \
+        [TD_BOOL] = with_bool                                                                                  \
+    }
 
 static bool run(const td_kargs *k, by_dtype fns, int cost)
 {

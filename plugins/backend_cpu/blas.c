@@ -137,8 +137,7 @@ static void gemm(const product *p)
         gemv(p->dt, p->ta, p->ta ? k : m, p->ta ? m : k, p->alpha, p->a, lda, p->b, p->tb ? 1 : ldb, p->beta, p->c,
              ldc);
     } else if (m == 1) { /* a row times B, as B^T times a column */
-        gemv(p->dt, !p->tb, p->tb ? n : k, p->tb ? k : n, p->alpha, p->b, ldb, p->a, p->ta ? lda : 1, p->beta, p->c,
-             1);
+        gemv(p->dt, !p->tb, p->tb ? n : k, p->tb ? k : n, p->alpha, p->b, ldb, p->a, p->ta ? lda : 1, p->beta, p->c, 1);
     } else if (p->dt == TD_F32) {
         blas.sgemm(ROW_MAJOR, ta, tb, m, n, k, (float)p->alpha, p->a, lda, p->b, ldb, (float)p->beta, p->c, ldc);
     } else {

@@ -1,21 +1,21 @@
 /* compare.c - comparisons, logical operations and tests for NaN and infinity. Results are bool: bytes 0 and 1. */
 #include "loops.h"
 
-#define COMPARE(op, sign)                                     \
-    ST_BINARY(op##_f32, uint8_t, float, a sign b)             \
-    ST_BINARY(op##_f64, uint8_t, double, a sign b)            \
-    ST_BINARY(op##_i64, uint8_t, int64_t, a sign b)           \
-    ST_BINARY(op##_i32, uint8_t, int32_t, a sign b)           \
-    ST_BINARY(op##_u8, uint8_t, uint8_t, a sign b)            \
-    static bool run_##op(const td_kargs *k)                   \
-    {                                                         \
-        static st_fn *const fns[TD_N_DTYPES] = {              \
+#define COMPARE(op, sign)                                                  \
+    ST_BINARY(op##_f32, uint8_t, float, a sign b)                          \
+    ST_BINARY(op##_f64, uint8_t, double, a sign b)                         \
+    ST_BINARY(op##_i64, uint8_t, int64_t, a sign b)                        \
+    ST_BINARY(op##_i32, uint8_t, int32_t, a sign b)                        \
+    ST_BINARY(op##_u8, uint8_t, uint8_t, a sign b)                         \
+    static bool run_##op(const td_kargs *k)                                \
+    {                                                                      \
+        static st_fn *const fns[TD_N_DTYPES] = {                           \
             [TD_F32] = op##_f32, [TD_F64] = op##_f64, [TD_I64] = op##_i64, \
-            [TD_I32] = op##_i32, [TD_U8] = op##_u8, [TD_BOOL] = op##_u8,   \
-        };                                                    \
-        const td_view *v[3] = {k->out[0], k->in[0], k->in[1]}; \
-        st_apply(v, 3, fns[k->in[0]->dt], NULL, ST_MOVE);     \
-        return true;                                          \
+            [TD_I32] = op##_i32, [TD_U8] = op##_u8,   [TD_BOOL] = op##_u8, \
+        };                                                                 \
+        const td_view *v[3] = {k->out[0], k->in[0], k->in[1]};             \
+        st_apply(v, 3, fns[k->in[0]->dt], NULL, ST_MOVE);                  \
+        return true;                                                       \
     }
 COMPARE(eq, ==)
 COMPARE(ne, !=)
@@ -26,21 +26,21 @@ COMPARE(ge, >=)
 
 /* ---- tests for NaN and infinity: integers are always finite ---- */
 
-#define TEST(op, expr, of_integers)                           \
-    ST_UNARY(op##_f32, uint8_t, float, expr)                  \
-    ST_UNARY(op##_f64, uint8_t, double, expr)                 \
-    ST_UNARY(op##_i64, uint8_t, int64_t, ((void)a, of_integers)) \
-    ST_UNARY(op##_i32, uint8_t, int32_t, ((void)a, of_integers)) \
-    ST_UNARY(op##_u8, uint8_t, uint8_t, ((void)a, of_integers))  \
-    static bool run_##op(const td_kargs *k)                   \
-    {                                                         \
-        static st_fn *const fns[TD_N_DTYPES] = {              \
+#define TEST(op, expr, of_integers)                                        \
+    ST_UNARY(op##_f32, uint8_t, float, expr)                               \
+    ST_UNARY(op##_f64, uint8_t, double, expr)                              \
+    ST_UNARY(op##_i64, uint8_t, int64_t, ((void)a, of_integers))           \
+    ST_UNARY(op##_i32, uint8_t, int32_t, ((void)a, of_integers))           \
+    ST_UNARY(op##_u8, uint8_t, uint8_t, ((void)a, of_integers))            \
+    static bool run_##op(const td_kargs *k)                                \
+    {                                                                      \
+        static st_fn *const fns[TD_N_DTYPES] = {                           \
             [TD_F32] = op##_f32, [TD_F64] = op##_f64, [TD_I64] = op##_i64, \
-            [TD_I32] = op##_i32, [TD_U8] = op##_u8, [TD_BOOL] = op##_u8,   \
-        };                                                    \
-        const td_view *v[2] = {k->out[0], k->in[0]};          \
-        st_apply(v, 2, fns[k->in[0]->dt], NULL, ST_MOVE);     \
-        return true;                                          \
+            [TD_I32] = op##_i32, [TD_U8] = op##_u8,   [TD_BOOL] = op##_u8, \
+        };                                                                 \
+        const td_view *v[2] = {k->out[0], k->in[0]};                       \
+        st_apply(v, 2, fns[k->in[0]->dt], NULL, ST_MOVE);                  \
+        return true;                                                       \
     }
 TEST(isnan, a != a, 0)
 TEST(isinf, a == INFINITY || a == -INFINITY, 0)
@@ -113,9 +113,8 @@ static bool run_logical_not(const td_kargs *k)
 #define ROW(op, dtypes) CPU_KERNEL(#op, dtypes, TD_K_STRIDED | TD_K_ALIAS_OK, run_##op)
 
 static const td_kernel rows[] = {
-    ROW(eq, TD_BITS_ALL),    ROW(ne, TD_BITS_ALL),    ROW(lt, TD_BITS_ALL),
-    ROW(le, TD_BITS_ALL),    ROW(gt, TD_BITS_ALL),    ROW(ge, TD_BITS_ALL),
-    ROW(isnan, TD_BITS_ALL), ROW(isinf, TD_BITS_ALL), ROW(isfinite, TD_BITS_ALL),
-    ROW(logical_and, EVERY), ROW(logical_or, EVERY),  ROW(logical_not, EVERY),
+    ROW(eq, TD_BITS_ALL),       ROW(ne, TD_BITS_ALL),    ROW(lt, TD_BITS_ALL),    ROW(le, TD_BITS_ALL),
+    ROW(gt, TD_BITS_ALL),       ROW(ge, TD_BITS_ALL),    ROW(isnan, TD_BITS_ALL), ROW(isinf, TD_BITS_ALL),
+    ROW(isfinite, TD_BITS_ALL), ROW(logical_and, EVERY), ROW(logical_or, EVERY),  ROW(logical_not, EVERY),
 };
 CPU_TABLE(compare, rows)

@@ -66,7 +66,8 @@ static int64_t pair(const td_ints *l, int i) { return l->n == 0 ? 0 : l->v[l->n 
 static int plan_threads(int64_t n, int64_t channels, int64_t k, int64_t pixels)
 {
     int64_t m;
-    if (__builtin_mul_overflow(n, channels, &m) || __builtin_mul_overflow(m, k, &m) || __builtin_mul_overflow(m, pixels, &m))
+    if (__builtin_mul_overflow(n, channels, &m) || __builtin_mul_overflow(m, k, &m) ||
+        __builtin_mul_overflow(m, pixels, &m))
         m = INT64_MAX;
     return m < CONV_PAR_MIN ? 1 : cpu_threads();
 }
@@ -78,8 +79,10 @@ static conv_grid forward_grid(const td_kargs *a)
     const td_conv2d_attr *o = a->attr;
     const td_view *x = a->in[0], *w = a->in[1], *y = a->out[0];
     conv_grid g = {.n = x->dim[0], .groups = o->groups, .ci = w->dim[1], .co = w->dim[0] / o->groups};
-    g.r = axis_forward(x->dim[2], w->dim[2], y->dim[2], pair(&o->stride, 0), pair(&o->padding, 0), pair(&o->dilation, 0));
-    g.c = axis_forward(x->dim[3], w->dim[3], y->dim[3], pair(&o->stride, 1), pair(&o->padding, 1), pair(&o->dilation, 1));
+    g.r =
+        axis_forward(x->dim[2], w->dim[2], y->dim[2], pair(&o->stride, 0), pair(&o->padding, 0), pair(&o->dilation, 0));
+    g.c =
+        axis_forward(x->dim[3], w->dim[3], y->dim[3], pair(&o->stride, 1), pair(&o->padding, 1), pair(&o->dilation, 1));
     g.wr = w->dim[3];
     g.wc = w->dim[2] * g.wr;
     g.wm = g.ci * g.wc;
@@ -134,10 +137,10 @@ static conv_grid transposed_grid(const td_kargs *a, int64_t row, int64_t column)
     const td_conv_transpose2d_attr *o = a->attr;
     const td_view *x = a->in[0], *w = a->in[1], *y = a->out[0];
     conv_grid g = {.n = x->dim[0], .groups = o->groups, .ci = w->dim[0] / o->groups, .co = w->dim[1]};
-    g.r = axis_transposed(x->dim[2], w->dim[2], y->dim[2], pair(&o->stride, 0), pair(&o->padding, 0), pair(&o->dilation, 0),
-                          row);
-    g.c = axis_transposed(x->dim[3], w->dim[3], y->dim[3], pair(&o->stride, 1), pair(&o->padding, 1), pair(&o->dilation, 1),
-                          column);
+    g.r = axis_transposed(x->dim[2], w->dim[2], y->dim[2], pair(&o->stride, 0), pair(&o->padding, 0),
+                          pair(&o->dilation, 0), row);
+    g.c = axis_transposed(x->dim[3], w->dim[3], y->dim[3], pair(&o->stride, 1), pair(&o->padding, 1),
+                          pair(&o->dilation, 1), column);
     g.wr = w->dim[3];
     g.wm = w->dim[2] * g.wr;
     g.wc = g.co * g.wm;
@@ -193,8 +196,10 @@ static conv_grid weight_grid(const td_kargs *a)
     const td_conv2d_weight_grad_attr *o = a->attr;
     const td_view *x = a->in[0], *y = a->in[1], *w = a->out[0];
     conv_grid g = {.n = x->dim[0], .groups = o->groups, .ci = w->dim[1], .co = w->dim[0] / o->groups};
-    g.r = axis_forward(x->dim[2], w->dim[2], y->dim[2], pair(&o->stride, 0), pair(&o->padding, 0), pair(&o->dilation, 0));
-    g.c = axis_forward(x->dim[3], w->dim[3], y->dim[3], pair(&o->stride, 1), pair(&o->padding, 1), pair(&o->dilation, 1));
+    g.r =
+        axis_forward(x->dim[2], w->dim[2], y->dim[2], pair(&o->stride, 0), pair(&o->padding, 0), pair(&o->dilation, 0));
+    g.c =
+        axis_forward(x->dim[3], w->dim[3], y->dim[3], pair(&o->stride, 1), pair(&o->padding, 1), pair(&o->dilation, 1));
     return g;
 }
 

@@ -19,13 +19,13 @@ enum { R(NR) = NV * LANES, R(CHUNK) = LANES /* lanes: columns of pixels that wai
 typedef struct {
     conv_grid g;
     conv_strips s;
-    int64_t blocks;       /* blocks of MR result channels of a group                               */
-    int64_t split;        /* tasks that share the blocks of a strip                                */
+    int64_t blocks; /* blocks of MR result channels of a group                               */
+    int64_t split;  /* tasks that share the blocks of a strip                                */
     int64_t tasks;
-    bool lanes, packed;   /* images in lanes; else panels, or direct                               */
-    int64_t kc;           /* k at a time: K unless packed and long                                 */
+    bool lanes, packed; /* images in lanes; else panels, or direct                               */
+    int64_t kc;         /* k at a time: K unless packed and long                                 */
     size_t weights, offsets, steps, scratch, panel, temp, pieces; /* bytes of the workspace's parts */
-    size_t shared, each;  /* bytes for all threads, and for each of them                           */
+    size_t shared, each; /* bytes for all threads, and for each of them                           */
 } R(conv_job);
 
 /** What one thread works with. */
@@ -55,7 +55,7 @@ static bool R(lanes_win)(const conv_grid *g, double cost)
     return lanes_fit(g, VEC_BYTES) && (sums + moved) / filled < 0.95 * cost;
 }
 
-static bool R(conv_job_make)(R(conv_job) *j, const conv_grid *g, int threads, const char *op)
+static bool R(conv_job_make)(R(conv_job) * j, const conv_grid *g, int threads, const char *op)
 {
     *j = (R(conv_job)){.g = *g};
     grid_finish(&j->g, false);
@@ -76,7 +76,8 @@ static bool R(conv_job_make)(R(conv_job) *j, const conv_grid *g, int threads, co
     j->weights = conv_round64((size_t)(g->groups * g->co * g->k) * sizeof(REAL));
     j->offsets = conv_round64((size_t)g->k * sizeof(int32_t));
     j->steps = conv_round64(j->packed ? (size_t)j->kc * sizeof(int32_t) : 0);
-    j->scratch = conv_round64((size_t)(LANES + j->s.elems + R(NR)) * sizeof(REAL)); /* loads may begin and end outside */
+    j->scratch =
+        conv_round64((size_t)(LANES + j->s.elems + R(NR)) * sizeof(REAL)); /* loads may begin and end outside */
     j->panel = conv_round64(j->packed ? (size_t)(j->kc * R(NR)) * sizeof(REAL) : 0);
     int64_t tile = j->lanes ? R(CHUNK) * LANES : R(NR);
     j->temp = conv_round64((size_t)((again ? j->blocks : 1) * MR * tile) * sizeof(REAL));
@@ -102,7 +103,8 @@ static void R(pack_weights)(REAL *to, const REAL *w, const conv_grid *g, int64_t
 }
 
 /** Copies mr rows of a finished tile to their places in the result. */
-static void R(store_tile)(REAL *y, int64_t plane, const REAL *tile, int64_t mr, const conv_piece *out, int n, int64_t step)
+static void R(store_tile)(REAL *y, int64_t plane, const REAL *tile, int64_t mr, const conv_piece *out, int n,
+                          int64_t step)
 {
     for (int64_t m = 0; m < mr; m++, y += plane, tile += R(NR))
         for (int i = 0; i < n; i++) {
@@ -116,17 +118,17 @@ static void R(store_tile)(REAL *y, int64_t plane, const REAL *tile, int64_t mr, 
 
 /** Where the operands of one tile are. */
 typedef struct {
-    REAL *y;             /* channel 0 of the group, first image of the strip                        */
+    REAL *y;              /* channel 0 of the group, first image of the strip                        */
     const REAL *a, *bias; /* packed weights and bias of the group                                   */
-    const REAL *src;     /* direct: scratch at the tile's first pixel                               */
-    int64_t b0, b1;      /* blocks of channels                                                      */
-    int64_t out_at;      /* whole: where in a result channel                                        */
-    int64_t k0, k1;      /* what of k meets the source at all                                       */
+    const REAL *src;      /* direct: scratch at the tile's first pixel                               */
+    int64_t b0, b1;       /* blocks of channels                                                      */
+    int64_t out_at;       /* whole: where in a result channel                                        */
+    int64_t k0, k1;       /* what of k meets the source at all                                       */
     int n_out, nv;
-    bool whole;          /* the tile is one full run of the result: no detour over temp             */
+    bool whole; /* the tile is one full run of the result: no detour over temp             */
 } R(conv_tile);
 
-static void R(do_tile)(const R(conv_job) *j, const R(conv_work) *wk, const R(conv_tile) *t, const int32_t *off,
+static void R(do_tile)(const R(conv_job) * j, const R(conv_work) * wk, const R(conv_tile) * t, const int32_t *off,
                        const int32_t *steps)
 {
     const conv_grid *g = &j->g;
@@ -138,9 +140,10 @@ static void R(do_tile)(const R(conv_job) *j, const R(conv_work) *wk, const R(con
         for (int64_t b = t->b0; b < t->b1; b++) {
             int64_t m0 = b * MR, mr = conv_min(MR, g->co - m0);
             REAL *c = t->whole ? t->y + t->out_at + m0 * plane : wk->temp + (keep ? m0 * R(NR) : 0);
-            R(micros)[mr - 1][t->nv - 1](c, ldc, t->a + m0 * g->k + k * mr, j->packed ? wk->panel : t->src,
-                                         j->packed ? steps : off + k, (R(span)){kn, 1, 0},
-                                         t->bias ? t->bias + m0 : NULL, k > t->k0);
+            R(micros)
+            [mr - 1][t->nv - 1](c, ldc, t->a + m0 * g->k + k * mr, j->packed ? wk->panel : t->src,
+                                j->packed ? steps : off + k, (R(span)){kn, 1, 0}, t->bias ? t->bias + m0 : NULL,
+                                k > t->k0);
             if (last && !t->whole) R(store_tile)(t->y + m0 * plane, plane, c, mr, wk->out, t->n_out, g->c.os);
         }
         k += kn;
@@ -148,8 +151,8 @@ static void R(do_tile)(const R(conv_job) *j, const R(conv_work) *wk, const R(con
 }
 
 /** One strip of one group, blocks t->b0 .. t->b1 of its channels. */
-static void R(do_strip)(const R(conv_job) *j, R(conv_work) *wk, R(conv_tile) *t, REAL *y, const REAL *x, int64_t strip,
-                        int64_t group, const int32_t *off, const int32_t *steps)
+static void R(do_strip)(const R(conv_job) * j, R(conv_work) * wk, R(conv_tile) * t, REAL *y, const REAL *x,
+                        int64_t strip, int64_t group, const int32_t *off, const int32_t *steps)
 {
     const conv_grid *g = &j->g;
     const conv_strips *s = &j->s;
@@ -184,8 +187,8 @@ static void R(do_strip)(const R(conv_job) *j, R(conv_work) *wk, R(conv_tile) *t,
 }
 
 /** The same with images in lanes: tiles of NV columns of one row. Taps outside the source are left out for rows and columns. */
-static void R(do_strip_lanes)(const R(conv_job) *j, const R(conv_work) *wk, const R(conv_tile) *t, REAL *y, const REAL *x,
-                              int64_t strip, int64_t group, const int32_t *off)
+static void R(do_strip_lanes)(const R(conv_job) * j, const R(conv_work) * wk, const R(conv_tile) * t, REAL *y,
+                              const REAL *x, int64_t strip, int64_t group, const int32_t *off)
 {
     const conv_grid *g = &j->g;
     const conv_strips *s = &j->s;
@@ -206,21 +209,22 @@ static void R(do_strip_lanes)(const R(conv_job) *j, const R(conv_work) *wk, cons
                     int64_t k = a0 * g->ka + b0 * g->kb;
                     R(span) span = {(b1 - b0) * g->kb, a1 - a0, g->ka - (b1 - b0) * g->kb};
                     if (!span.jump) span = (R(span)){span.n * span.runs, 1, 0};
-                    R(micros)[mr - 1][nv - 1](wk->temp + e * LANES, R(CHUNK) * LANES, t->a + m0 * g->k + k * mr,
-                                              wk->scratch + i * s->line + (col + e) * LANES, off + k, span,
-                                              t->bias ? t->bias + m0 : NULL, false);
+                    R(micros)
+                    [mr - 1][nv - 1](wk->temp + e * LANES, R(CHUNK) * LANES, t->a + m0 * g->k + k * mr,
+                                     wk->scratch + i * s->line + (col + e) * LANES, off + k, span,
+                                     t->bias ? t->bias + m0 : NULL, false);
                 }
-                for (int64_t m = 0; m < mr; m++)
-                    R(lanes_to_rows)(y + (m0 + m) * plane + strip_result(&at, g, 0, i, col), wk->temp + m * R(CHUNK) * LANES,
-                                     at.image_stride, at.images, n, g->c.os);
+                for (int64_t m = 0; m < mr; m++) R(lanes_to_rows)
+                (y + (m0 + m) * plane + strip_result(&at, g, 0, i, col), wk->temp + m * R(CHUNK) * LANES,
+                 at.image_stride, at.images, n, g->c.os);
             }
         }
     }
 }
 
 /** Runs a grid; ws has j->shared + threads * j->each bytes. */
-static void R(conv_job_run)(const R(conv_job) *j, REAL *y, const REAL *x, const REAL *w, const REAL *bias, unsigned char *ws,
-                            int threads)
+static void R(conv_job_run)(const R(conv_job) * j, REAL *y, const REAL *x, const REAL *w, const REAL *bias,
+                            unsigned char *ws, int threads)
 {
     const conv_grid *g = &j->g;
     if (!g->r.pix || !g->c.pix || !g->n || !g->co) return;
@@ -231,8 +235,10 @@ static void R(conv_job_run)(const R(conv_job) *j, REAL *y, const REAL *x, const 
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         unsigned char *mine = ws + j->shared + (size_t)omp_get_thread_num() * j->each;
-        R(conv_work) wk = {.scratch = (REAL *)mine + LANES, .panel = (REAL *)(mine + j->scratch),
-                           .temp = (REAL *)(mine + j->scratch + j->panel)};
+        R(conv_work)
+        wk = {.scratch = (REAL *)mine + LANES,
+              .panel = (REAL *)(mine + j->scratch),
+              .temp = (REAL *)(mine + j->scratch + j->panel)};
         wk.src = (conv_piece *)(mine + j->scratch + j->panel + j->temp);
         wk.out = wk.src + 2 * R(NR);
         wk.part = wk.out + 2 * R(NR);
@@ -245,8 +251,11 @@ static void R(conv_job_run)(const R(conv_job) *j, REAL *y, const REAL *x, const 
 #pragma omp for schedule(dynamic) nowait
         for (int64_t i = 0; i < j->tasks; i++) {
             int64_t part = i % j->split, group = i / j->split % g->groups, strip = i / (j->split * g->groups);
-            R(conv_tile) t = {.a = packed + group * g->co * g->k, .bias = bias ? bias + group * g->co : NULL,
-                              .b0 = part * j->blocks / j->split, .b1 = (part + 1) * j->blocks / j->split};
+            R(conv_tile)
+            t = {.a = packed + group * g->co * g->k,
+                 .bias = bias ? bias + group * g->co : NULL,
+                 .b0 = part * j->blocks / j->split,
+                 .b1 = (part + 1) * j->blocks / j->split};
             if (j->lanes) R(do_strip_lanes)(j, &wk, &t, y, x, strip, group, off);
             else R(do_strip)(j, &wk, &t, y, x, strip, group, off, steps);
         }

@@ -23,9 +23,9 @@ typedef struct {
     int64_t k0, ks;            /* tap a is element k0 + a ks of the kernel                                  */
     int64_t out, o0, os;       /* extent of the result; pixel i is its element o0 + i os                    */
     /* derived */
-    int64_t low, span;   /* least position at pixel 0; |dist|                                               */
-    int64_t slots;       /* residues modulo step that taps meet                                             */
-    int64_t reach;       /* scratch extent is pixels + reach                                                */
+    int64_t low, span; /* least position at pixel 0; |dist|                                               */
+    int64_t slots;     /* residues modulo step that taps meet                                             */
+    int64_t reach;     /* scratch extent is pixels + reach                                                */
 } conv_axis;
 
 typedef struct {
@@ -98,8 +98,15 @@ static inline void axis_tap(const conv_axis *x, int64_t a, int64_t *slot, int64_
 /** Forward: pixel i of the result, tap a of the kernel. */
 static conv_axis axis_forward(int64_t src, int64_t kernel, int64_t out, int64_t stride, int64_t pad, int64_t dilation)
 {
-    conv_axis x = {.src = src, .pix = out, .taps = kernel, .step = stride, .first = -pad, .dist = dilation,
-                   .ks = 1, .out = out, .os = 1};
+    conv_axis x = {.src = src,
+                   .pix = out,
+                   .taps = kernel,
+                   .step = stride,
+                   .first = -pad,
+                   .dist = dilation,
+                   .ks = 1,
+                   .out = out,
+                   .os = 1};
     axis_derive(&x);
     return x;
 }
@@ -108,12 +115,18 @@ static conv_axis axis_forward(int64_t src, int64_t kernel, int64_t out, int64_t 
  * Transposed, residue `res` of the result modulo stride: result element res + stride i gets source (res + pad - k dilation)
  * / stride + i from every kernel element k for which that division leaves nothing: k0, k0 + ks, …
  */
-static conv_axis axis_transposed(int64_t src, int64_t kernel, int64_t out, int64_t stride, int64_t pad, int64_t dilation,
-                                 int64_t res)
+static conv_axis axis_transposed(int64_t src, int64_t kernel, int64_t out, int64_t stride, int64_t pad,
+                                 int64_t dilation, int64_t res)
 {
     int64_t g = conv_gcd(dilation, stride), period = stride / g, k0 = 0;
-    conv_axis x = {.src = src, .pix = res < out ? conv_ceil_div(out - res, stride) : 0, .step = 1, .ks = period,
-                   .dist = -(dilation / g), .out = out, .o0 = res, .os = stride};
+    conv_axis x = {.src = src,
+                   .pix = res < out ? conv_ceil_div(out - res, stride) : 0,
+                   .step = 1,
+                   .ks = period,
+                   .dist = -(dilation / g),
+                   .out = out,
+                   .o0 = res,
+                   .os = stride};
     if ((res + pad) % g == 0) { /* else no kernel element ever meets this residue */
         while (k0 < period && (res + pad - k0 * dilation) % stride != 0) k0++;
         if (k0 < kernel) {
@@ -199,8 +212,8 @@ static int64_t images_choose(int64_t px, int64_t most_cache, int64_t most, int64
  * want_px  pixels a strip should have at least, and those of a tile
  * tasks    strips times groups there should be at least
  */
-static bool strips_choose(conv_strips *s, const conv_grid *g, size_t esize, int64_t want_px, int64_t tile, int64_t tasks,
-                          const char *op)
+static bool strips_choose(conv_strips *s, const conv_grid *g, size_t esize, int64_t want_px, int64_t tile,
+                          int64_t tasks, const char *op)
 {
     int64_t row, image;
     if (__builtin_mul_overflow(g->ci * g->r.slots * g->c.slots, g->c.pix + g->c.reach, &row) ||
@@ -215,7 +228,8 @@ static bool strips_choose(conv_strips *s, const conv_grid *g, size_t esize, int6
         most = conv_min(conv_min(most / image, units / tasks), conv_max(g->n, 1));
         s->images = images_choose(px, room / image, most, want_px, tile);
     } else {
-        if (image > room) s->rows = conv_max(room / conv_max(row, 1) - g->r.reach, conv_ceil_div(64, conv_max(1, g->c.pix)));
+        if (image > room)
+            s->rows = conv_max(room / conv_max(row, 1) - g->r.reach, conv_ceil_div(64, conv_max(1, g->c.pix)));
         s->rows = conv_min(s->rows, conv_ceil_div(g->r.pix, conv_ceil_div(tasks, units)));
         s->rows = conv_max(1, conv_min(s->rows, g->r.pix));
         s->rows = conv_ceil_div(g->r.pix, conv_max(1, conv_ceil_div(g->r.pix, s->rows)));
@@ -231,10 +245,12 @@ static bool lanes_fit(const conv_grid *g, int64_t vector_bytes)
 }
 
 /** The same with images side by side in `lanes`, as many as a vector has. */
-static bool strips_choose_lanes(conv_strips *s, const conv_grid *g, size_t esize, int64_t lanes, int64_t tasks, const char *op)
+static bool strips_choose_lanes(conv_strips *s, const conv_grid *g, size_t esize, int64_t lanes, int64_t tasks,
+                                const char *op)
 {
     int64_t row, units = conv_max(1, conv_ceil_div(g->n, lanes) * g->groups);
-    if (__builtin_mul_overflow(g->ci * g->r.slots * g->c.slots * lanes, g->c.pix + g->c.reach, &row) || row > INT64_MAX / 64)
+    if (__builtin_mul_overflow(g->ci * g->r.slots * g->c.slots * lanes, g->c.pix + g->c.reach, &row) ||
+        row > INT64_MAX / 64)
         return td_fail_as(TD_ENOMEM, "%s: the padded input is too large", op) != NULL;
     s->images = lanes;
     s->rows = conv_max((int64_t)(CONV_SCRATCH_MOST / esize) / conv_max(row, 1) - g->r.reach, conv_min(4, g->r.pix));
@@ -296,8 +312,8 @@ static inline int64_t strip_result(const conv_strip *t, const conv_grid *g, int6
  * Pixels p .. p + n of a strip, counted along rows, through its images, then to the next row, in pieces that are a row each:
  * where they are in scratch, and in the result (there, pieces that follow each other are one). Returns pieces in out.
  */
-static int strip_pieces(const conv_strips *s, const conv_grid *g, const conv_strip *t, int64_t p, int64_t n, conv_piece *src,
-                        conv_piece *out)
+static int strip_pieces(const conv_strips *s, const conv_grid *g, const conv_strip *t, int64_t p, int64_t n,
+                        conv_piece *src, conv_piece *out)
 {
     int64_t j = p % g->c.pix, img = p / g->c.pix % t->images, i = p / (g->c.pix * t->images);
     int m = 0;
@@ -319,8 +335,8 @@ static int strip_pieces(const conv_strips *s, const conv_grid *g, const conv_str
  * The same where a tile is a run of n elements of scratch from *at on, which counts what lies between rows too: the pieces of
  * it that are pixels. *at moves to the first pixel beyond the tile, or to -1. Returns the pieces; *used is where the last ends.
  */
-static int strip_windows(const conv_strips *s, const conv_grid *g, const conv_strip *t, int64_t *at, int64_t n, conv_piece *out,
-                         int64_t *used)
+static int strip_windows(const conv_strips *s, const conv_grid *g, const conv_strip *t, int64_t *at, int64_t n,
+                         conv_piece *out, int64_t *used)
 {
     int64_t begin = *at, end = begin + n, i = begin / s->line, img = begin % s->line / s->pitch, j = begin % s->pitch;
     int m = 0;

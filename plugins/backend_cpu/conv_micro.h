@@ -9,8 +9,8 @@ typedef struct {
 } R(span);
 
 /** y[m][v] = start + sum_k a[k][m] b[off[k]][v]; start is y itself (load), the bias of m, or 0. */
-VEC_INLINE void R(micro)(const int mr, const int nv, REAL *c, int64_t ldc, const REAL *a, const REAL *b, const int32_t *off,
-                         R(span) k, const REAL *bias, bool load)
+VEC_INLINE void R(micro)(const int mr, const int nv, REAL *c, int64_t ldc, const REAL *a, const REAL *b,
+                         const int32_t *off, R(span) k, const REAL *bias, bool load)
 {
     VEC acc[MR][NV];
 #pragma GCC unroll 8
@@ -37,13 +37,13 @@ VEC_INLINE void R(micro)(const int mr, const int nv, REAL *c, int64_t ldc, const
         for (int v = 0; v < nv; v++) *(VEC *)(c + m * ldc + v * LANES) = acc[m][v];
 }
 
-typedef void R(micro_fn)(REAL *c, int64_t ldc, const REAL *a, const REAL *b, const int32_t *off, R(span) k, const REAL *bias,
-                         bool load);
-#define MICRO(mr, nv)                                                                                                    \
-    static void R(micro_##mr##_##nv)(REAL *c, int64_t ldc, const REAL *a, const REAL *b, const int32_t *off, R(span) k,  \
-                                     const REAL *bias, bool load)                                                        \
-    {                                                                                                                    \
-        R(micro)(mr, nv, c, ldc, a, b, off, k, bias, load);                                                              \
+typedef void R(micro_fn)(REAL *c, int64_t ldc, const REAL *a, const REAL *b, const int32_t *off, R(span) k,
+                         const REAL *bias, bool load);
+#define MICRO(mr, nv)                                                                                         \
+    static void R(micro_##mr##_##nv)(REAL * c, int64_t ldc, const REAL *a, const REAL *b, const int32_t *off, \
+                                     R(span) k, const REAL *bias, bool load)                                  \
+    {                                                                                                         \
+        R(micro)(mr, nv, c, ldc, a, b, off, k, bias, load);                                                   \
     }
 #define MICRO_ROW(X, nv) X(1, nv) X(2, nv) X(3, nv) X(4, nv)
 #define MICRO_ROW_8(X, nv) X(5, nv) X(6, nv) X(7, nv) X(8, nv)
@@ -59,13 +59,13 @@ MICRO_ROW_8(MICRO, 3)
 #endif
 
 #define MICRO_PLACE(mr, nv) [mr - 1][nv - 1] = R(micro_##mr##_##nv),
-static R(micro_fn) *const R(micros)[MR][NV] = {
-    MICRO_ROW(MICRO_PLACE, 1) MICRO_ROW(MICRO_PLACE, 2)
+static R(micro_fn) *const
+    R(micros)[MR][NV] = {MICRO_ROW(MICRO_PLACE, 1) MICRO_ROW(MICRO_PLACE, 2)
 #if NV == 3
-    MICRO_ROW(MICRO_PLACE, 3)
+                             MICRO_ROW(MICRO_PLACE, 3)
 #endif
 #if MR == 8
-    MICRO_ROW_8(MICRO_PLACE, 1) MICRO_ROW_8(MICRO_PLACE, 2) MICRO_ROW_8(MICRO_PLACE, 3)
+                                 MICRO_ROW_8(MICRO_PLACE, 1) MICRO_ROW_8(MICRO_PLACE, 2) MICRO_ROW_8(MICRO_PLACE, 3)
 #endif
 };
 #undef MICRO
@@ -84,7 +84,8 @@ enum {
 };
 
 /** sums[j][v] += sum_p panel[j][p] g[p][v] */
-VEC_INLINE void R(outer)(const int kb, const int nv, REAL *sums, int64_t lead, const REAL *panel, const REAL *g, int64_t n)
+VEC_INLINE void R(outer)(const int kb, const int nv, REAL *sums, int64_t lead, const REAL *panel, const REAL *g,
+                         int64_t n)
 {
     VEC acc[CONV_KB][2];
 #pragma GCC unroll 16
@@ -107,7 +108,8 @@ VEC_INLINE void R(outer)(const int kb, const int nv, REAL *sums, int64_t lead, c
 }
 
 /** sums[m][j] += the lanes of sum_p g[m][p] panel[j][p] */
-VEC_INLINE void R(dots)(const int mb, const int kb, REAL *sums, int64_t lead, const REAL *g, const REAL *panel, int64_t n)
+VEC_INLINE void R(dots)(const int mb, const int kb, REAL *sums, int64_t lead, const REAL *g, const REAL *panel,
+                        int64_t n)
 {
     VEC acc[DOT_M][DOT_K];
 #pragma GCC unroll 8
@@ -147,7 +149,7 @@ typedef struct {
 } R(dot_operands);
 
 /** sums[m][j] += the lanes of sum_(rows, pixels) g[m] s[j], with images in lanes */
-VEC_INLINE void R(lane_dots)(const int mb, const int kb, REAL *sums, int64_t lead, const R(dot_operands) *o)
+VEC_INLINE void R(lane_dots)(const int mb, const int kb, REAL *sums, int64_t lead, const R(dot_operands) * o)
 {
     VEC acc[DOT_M][DOT_K];
 #pragma GCC unroll 8
@@ -177,32 +179,35 @@ VEC_INLINE void R(lane_dots)(const int mb, const int kb, REAL *sums, int64_t lea
         for (int j = 0; j < kb; j++) sums[m * lead + j] += R(lane_sum)(acc[m][j]);
 }
 
-typedef void R(lane_dots_fn)(REAL *sums, int64_t lead, const R(dot_operands) *o);
+typedef void R(lane_dots_fn)(REAL *sums, int64_t lead, const R(dot_operands) * o);
 typedef void R(sums_fn)(REAL *sums, int64_t lead, const REAL *panel, const REAL *g, int64_t n);
-#define OUTER(kb, nv)                                                                                                  \
-    static void R(outer_##kb##_##nv)(REAL *sums, int64_t lead, const REAL *panel, const REAL *g, int64_t n)            \
-    {                                                                                                                  \
-        R(outer)(kb, nv, sums, lead, panel, g, n);                                                                     \
+#define OUTER(kb, nv)                                                                                        \
+    static void R(outer_##kb##_##nv)(REAL * sums, int64_t lead, const REAL *panel, const REAL *g, int64_t n) \
+    {                                                                                                        \
+        R(outer)(kb, nv, sums, lead, panel, g, n);                                                           \
     }
-#define DOTS(mb, kb)                                                                                                   \
-    static void R(dots_##mb##_##kb)(REAL *sums, int64_t lead, const REAL *panel, const REAL *g, int64_t n)             \
-    {                                                                                                                  \
-        R(dots)(mb, kb, sums, lead, g, panel, n);                                                                      \
-    }                                                                                                                  \
-    static void R(lane_dots_##mb##_##kb)(REAL *sums, int64_t lead, const R(dot_operands) *o)                           \
-    {                                                                                                                  \
-        R(lane_dots)(mb, kb, sums, lead, o);                                                                           \
+#define DOTS(mb, kb)                                                                                        \
+    static void R(dots_##mb##_##kb)(REAL * sums, int64_t lead, const REAL *panel, const REAL *g, int64_t n) \
+    {                                                                                                       \
+        R(dots)(mb, kb, sums, lead, g, panel, n);                                                           \
+    }                                                                                                       \
+    static void R(lane_dots_##mb##_##kb)(REAL * sums, int64_t lead, const R(dot_operands) * o)              \
+    {                                                                                                       \
+        R(lane_dots)(mb, kb, sums, lead, o);                                                                \
     }
 #define OUTER_PLACE(kb, nv) [kb - 1][nv - 1] = R(outer_##kb##_##nv),
 #define DOTS_PLACE(mb, kb) [mb - 1][kb - 1] = R(dots_##mb##_##kb),
 #define LANE_DOTS_PLACE(mb, kb) [mb - 1][kb - 1] = R(lane_dots_##mb##_##kb),
 #define OUTER_BOTH(X, kb) X(kb, 1) X(kb, 2)
 #define OUTER_5(X) OUTER_BOTH(X, 1) OUTER_BOTH(X, 2) OUTER_BOTH(X, 3) OUTER_BOTH(X, 4) OUTER_BOTH(X, 5)
-#define OUTER_12(X) OUTER_5(X) OUTER_BOTH(X, 6) OUTER_BOTH(X, 7) OUTER_BOTH(X, 8) OUTER_BOTH(X, 9) OUTER_BOTH(X, 10) \
-        OUTER_BOTH(X, 11) OUTER_BOTH(X, 12)
+#define OUTER_12(X)  \
+    OUTER_5(X)       \
+    OUTER_BOTH(X, 6) \
+    OUTER_BOTH(X, 7) OUTER_BOTH(X, 8) OUTER_BOTH(X, 9) OUTER_BOTH(X, 10) OUTER_BOTH(X, 11) OUTER_BOTH(X, 12)
 #define DOTS_ROW(X, mb) X(mb, 1) X(mb, 2) X(mb, 3)
 #define DOTS_9(X) DOTS_ROW(X, 1) DOTS_ROW(X, 2) DOTS_ROW(X, 3)
-#define DOTS_24(X) DOTS_9(X) DOTS_ROW(X, 4) DOTS_ROW(X, 5) DOTS_ROW(X, 6) X(1, 4) X(2, 4) X(3, 4) X(4, 4) X(5, 4) X(6, 4)
+#define DOTS_24(X) \
+    DOTS_9(X) DOTS_ROW(X, 4) DOTS_ROW(X, 5) DOTS_ROW(X, 6) X(1, 4) X(2, 4) X(3, 4) X(4, 4) X(5, 4) X(6, 4)
 #if CONV_KB == 12
 OUTER_12(OUTER)
 DOTS_24(DOTS)

@@ -15,7 +15,8 @@ static void R(fill_scratch)(REAL *scratch, const REAL *x, const conv_grid *g, co
             int64_t hi = conv_min(s->pitch, base_c < c->src ? conv_ceil_to(c->src - base_c, c->step) : 0);
             if (hi <= lo) continue;
             for (int64_t i = 0; i < t->images; i++) {
-                const REAL *from = x + (((t->img + i) * g->groups + group) * g->ci + ch) * plane + base_c + lo * c->step;
+                const REAL *from =
+                    x + (((t->img + i) * g->groups + group) * g->ci + ch) * plane + base_c + lo * c->step;
                 REAL *to = scratch + ch * s->channel + slot * s->plane + i * s->pitch + lo;
                 for (int64_t q = 0; q < t->rows + r->reach; q++, to += s->line) {
                     int64_t at = base_r + q * r->step;
@@ -52,8 +53,8 @@ static void R(plan_columns)(conv_piece *part, int32_t *first, const conv_piece *
 }
 
 /** One column of vectors of a panel: each joined from n parts that lie apart in scratch. */
-VEC_INLINE void R(join_column)(const int n, REAL *to, int64_t stride, const REAL *scratch, const int32_t *off, int64_t k,
-                               const conv_piece *part)
+VEC_INLINE void R(join_column)(const int n, REAL *to, int64_t stride, const REAL *scratch, const int32_t *off,
+                               int64_t k, const conv_piece *part)
 {
     vec_i32 mask[4];
 #pragma GCC unroll 4
@@ -96,13 +97,13 @@ static void R(pack_panel)(REAL *panel, int64_t stride, const REAL *scratch, cons
 #define LANE_LOW(w, l) ((l) & (w) ? LANES + (l) - (w) : (l))
 #define LANE_HIGH(w, l) ((l) & (w) ? LANES + (l) : (l) + (w))
 /* Lanes with bit w of row i and those without it of row i + w change places. */
-#define TRANSPOSE_STEP(w)                                                                      \
-    _Pragma("GCC unroll 16") for (int i = 0; i < LANES && (w) < LANES; i++)                    \
-        if (!(i & (w))) {                                                                      \
-            VEC a = r[i], b = r[(i + (w)) % LANES];                                            \
-            r[i] = __builtin_shuffle(a, b, (IVEC){EACH_LANE(LANES, LANE_LOW, w)});             \
-            r[(i + (w)) % LANES] = __builtin_shuffle(a, b, (IVEC){EACH_LANE(LANES, LANE_HIGH, w)}); \
-        }
+#define TRANSPOSE_STEP(w)                                                                       \
+    _Pragma("GCC unroll 16") for (int i = 0; i < LANES && (w) < LANES; i++) if (!(i & (w)))     \
+    {                                                                                           \
+        VEC a = r[i], b = r[(i + (w)) % LANES];                                                 \
+        r[i] = __builtin_shuffle(a, b, (IVEC){EACH_LANE(LANES, LANE_LOW, w)});                  \
+        r[(i + (w)) % LANES] = __builtin_shuffle(a, b, (IVEC){EACH_LANE(LANES, LANE_HIGH, w)}); \
+    }
 
 /** Transposes LANES rows of LANES elements. */
 VEC_INLINE void R(transpose)(VEC *r)
@@ -122,8 +123,8 @@ VEC_INLINE void R(transpose)(VEC *r)
  * from   the first image's row; the others are image_stride apart
  * end    of the tensor: whole vectors are read where they end before it
  */
-static void R(rows_to_lanes)(REAL *restrict to, const REAL *restrict from, int64_t image_stride, int64_t images, int64_t n,
-                             int64_t step, const REAL *end)
+static void R(rows_to_lanes)(REAL *restrict to, const REAL *restrict from, int64_t image_stride, int64_t images,
+                             int64_t n, int64_t step, const REAL *end)
 {
     int64_t e = 0;
     if (images == LANES && step == 1)
@@ -147,8 +148,8 @@ static void R(rows_to_lanes)(REAL *restrict to, const REAL *restrict from, int64
 }
 
 /** The way back: n columns (LANES of which may be read) to rows of `images` images, `step` apart. */
-static void R(lanes_to_rows)(REAL *restrict to, const REAL *restrict from, int64_t image_stride, int64_t images, int64_t n,
-                             int64_t step)
+static void R(lanes_to_rows)(REAL *restrict to, const REAL *restrict from, int64_t image_stride, int64_t images,
+                             int64_t n, int64_t step)
 {
     if (step > 1) {
         for (int64_t i = 0; i < images; i++)

@@ -14,12 +14,12 @@
 typedef struct {
     conv_grid g;
     conv_strips s;
-    bool lanes, dots;       /* images in lanes; else along pixels, or along channels                   */
-    int64_t width, kc;      /* pixels of a tile; windows (k) of a panel                               */
-    int64_t parts, kparts;  /* shares of the strips, and of k                                         */
-    int64_t lead;           /* channels, rounded to vectors                                           */
-    int64_t sums;           /* elements of one part's sums                                            */
-    int64_t some;           /* lanes: channels at a time, so that their g stays in the cache          */
+    bool lanes, dots;      /* images in lanes; else along pixels, or along channels                   */
+    int64_t width, kc;     /* pixels of a tile; windows (k) of a panel                               */
+    int64_t parts, kparts; /* shares of the strips, and of k                                         */
+    int64_t lead;          /* channels, rounded to vectors                                           */
+    int64_t sums;          /* elements of one part's sums                                            */
+    int64_t some;          /* lanes: channels at a time, so that their g stays in the cache          */
     size_t partial, offsets, scratch, panel, grad, pieces; /* bytes of the workspace's parts           */
     size_t shared, each;
 } R(wgrad_job);
@@ -35,7 +35,7 @@ static bool R(wgrad_lanes_win)(const conv_grid *g, bool dots)
     return lanes_fit(g, VEC_BYTES) && (1.05 * sums + 0.7 * (co + (double)g->ci * from / px)) / filled < 0.95 * other;
 }
 
-static bool R(wgrad_job_make)(R(wgrad_job) *j, const conv_grid *g, int threads, const char *op)
+static bool R(wgrad_job_make)(R(wgrad_job) * j, const conv_grid *g, int threads, const char *op)
 {
     *j = (R(wgrad_job)){.g = *g};
     grid_finish(&j->g, false);
@@ -93,14 +93,15 @@ static void R(transpose_grad)(REAL *to, const REAL *g, int64_t co, int64_t plane
 static void R(copy_grad)(REAL *to, const REAL *g, int64_t co, int64_t plane, const conv_piece *out, int n, int64_t px)
 {
     for (int64_t m = 0; m < co; m++, to += R(DOT_LD)) {
-        for (int i = 0; i < n; i++) copy_short(to + out[i].pos, g + m * plane + out[i].at, out[i].len * (int64_t)sizeof(REAL));
+        for (int i = 0; i < n; i++)
+            copy_short(to + out[i].pos, g + m * plane + out[i].at, out[i].len * (int64_t)sizeof(REAL));
         for (int64_t p = px; p % LANES; p++) to[p] = 0;
     }
 }
 
 /** Windows k0 .. k0 + kn of one tile, packed in panel, against all channels. */
-static void R(wgrad_blocks)(const R(wgrad_job) *j, REAL *sums, const REAL *panel, const REAL *grad, int64_t k0, int64_t kn,
-                            int64_t px)
+static void R(wgrad_blocks)(const R(wgrad_job) * j, REAL *sums, const REAL *panel, const REAL *grad, int64_t k0,
+                            int64_t kn, int64_t px)
 {
     const conv_grid *g = &j->g;
     int64_t most = j->dots ? DOT_K : CONV_KB, blocks = conv_ceil_div(kn, most);
@@ -110,25 +111,28 @@ static void R(wgrad_blocks)(const R(wgrad_job) *j, REAL *sums, const REAL *panel
             int64_t rows = conv_ceil_div(g->co, DOT_M);
             for (int64_t r = 0; r < rows; r++) {
                 int64_t m = r * g->co / rows, mb = (r + 1) * g->co / rows - m;
-                R(dot_blocks)[mb - 1][kb - 1](sums + (m * g->k + k0 + k) * LANES, g->k * LANES, panel + k * R(DOT_LD),
-                                              grad + m * R(DOT_LD), conv_ceil_div(px, LANES) * LANES);
+                R(dot_blocks)
+                [mb - 1][kb - 1](sums + (m * g->k + k0 + k) * LANES, g->k * LANES, panel + k * R(DOT_LD),
+                                 grad + m * R(DOT_LD), conv_ceil_div(px, LANES) * LANES);
             }
         } else {
-            for (int64_t m = 0; m < g->co; m += R(BLOCK))
-                R(outers)[kb - 1][g->co - m > LANES](sums + (k0 + k) * j->lead + m, j->lead, panel + k * R(LD),
-                                                     grad + m * R(TILE), px);
+            for (int64_t m = 0; m < g->co; m += R(BLOCK)) R(outers)
+            [kb - 1][g->co - m > LANES](sums + (k0 + k) * j->lead + m, j->lead, panel + k * R(LD), grad + m * R(TILE),
+                                        px);
         }
     }
 }
 
 /** One strip of one group into `sums`, windows ka .. kz. */
-static void R(wgrad_strip)(const R(wgrad_job) *j, REAL *sums, const REAL *x, const REAL *gy, int64_t strip, int64_t group,
-                           int64_t ka, int64_t kz, const int32_t *off, unsigned char *mine)
+static void R(wgrad_strip)(const R(wgrad_job) * j, REAL *sums, const REAL *x, const REAL *gy, int64_t strip,
+                           int64_t group, int64_t ka, int64_t kz, const int32_t *off, unsigned char *mine)
 {
     const conv_grid *g = &j->g;
     const conv_strips *s = &j->s;
-    REAL *scratch = (REAL *)mine + LANES, *panel = (REAL *)(mine + j->scratch), *grad = (REAL *)(mine + j->scratch + j->panel);
-    conv_piece *src = (conv_piece *)(mine + j->scratch + j->panel + j->grad), *out = src + j->width, *part = out + j->width;
+    REAL *scratch = (REAL *)mine + LANES, *panel = (REAL *)(mine + j->scratch),
+         *grad = (REAL *)(mine + j->scratch + j->panel);
+    conv_piece *src = (conv_piece *)(mine + j->scratch + j->panel + j->grad), *out = src + j->width,
+               *part = out + j->width;
     int32_t first[R(DOT_TILE) / LANES + 1];
     conv_strip at = strip_at(s, g, strip);
     int64_t plane = g->r.out * g->c.out, px = at.images * at.rows * g->c.pix;
@@ -155,11 +159,13 @@ static void R(wgrad_strip)(const R(wgrad_job) *j, REAL *sums, const REAL *x, con
 
 /** Windows k0 .. k0 + kb, all of row of taps a, against channels m0 .. m1, whose g is in grad; pixels for which all these
  *  windows lie outside the source are left out. */
-static void R(lanes_block)(const R(wgrad_job) *j, REAL *sums, const REAL *scratch, const REAL *grad, const conv_strip *t,
-                           const int32_t *off, int64_t a, int64_t k0, int64_t kb, int64_t m0, int64_t m1)
+static void R(lanes_block)(const R(wgrad_job) * j, REAL *sums, const REAL *scratch, const REAL *grad,
+                           const conv_strip *t, const int32_t *off, int64_t a, int64_t k0, int64_t kb, int64_t m0,
+                           int64_t m1)
 {
     const conv_grid *g = &j->g;
-    int64_t i0, i1, j0, j1, k1 = k0 + kb - 1, first = (k0 - a * g->ka) / g->kb, last = (k1 - a * g->ka) / g->kb, begin, end;
+    int64_t i0, i1, j0, j1, k1 = k0 + kb - 1, first = (k0 - a * g->ka) / g->kb, last = (k1 - a * g->ka) / g->kb, begin,
+                            end;
     axis_inside(&g->r, a, &i0, &i1);
     axis_inside(&g->c, first, &j0, &j1);
     axis_inside(&g->c, last, &begin, &end);
@@ -169,7 +175,8 @@ static void R(lanes_block)(const R(wgrad_job) *j, REAL *sums, const REAL *scratc
     j1 = conv_max(j1, end);
     if (i1 <= i0 || j1 <= j0) return;
     int64_t g_line = g->c.pix * LANES, blocks = conv_ceil_div(m1 - m0, DOT_M);
-    R(dot_operands) o = {.s_line = j->s.line, .g_line = g_line, .channel = t->rows * g_line, .rows = i1 - i0, .n = j1 - j0};
+    R(dot_operands)
+    o = {.s_line = j->s.line, .g_line = g_line, .channel = t->rows * g_line, .rows = i1 - i0, .n = j1 - j0};
     for (int64_t q = 0; q < kb; q++) o.s[q] = scratch + off[k0 + q] + i0 * j->s.line + j0 * LANES;
     for (int64_t b = 0; b < blocks; b++) {
         int64_t m = m0 + b * (m1 - m0) / blocks, mb = m0 + (b + 1) * (m1 - m0) / blocks - m;
@@ -179,22 +186,23 @@ static void R(lanes_block)(const R(wgrad_job) *j, REAL *sums, const REAL *scratc
 }
 
 /** One strip of one group into `sums` (channel, k). */
-static void R(wgrad_strip_lanes)(const R(wgrad_job) *j, REAL *sums, const REAL *x, const REAL *gy, int64_t strip,
+static void R(wgrad_strip_lanes)(const R(wgrad_job) * j, REAL *sums, const REAL *x, const REAL *gy, int64_t strip,
                                  int64_t group, const int32_t *off, unsigned char *mine)
 {
     const conv_grid *g = &j->g;
     REAL *scratch = (REAL *)mine + LANES, *grad = (REAL *)(mine + j->scratch);
     conv_strip t = strip_at(&j->s, g, strip);
     int64_t plane = g->r.out * g->c.out, line = g->c.pix * LANES, blocks = conv_ceil_div(g->ka, DOT_K);
-    const REAL *x_end = x + g->n * g->groups * g->ci * g->r.src * g->c.src, *g_end = gy + g->n * g->groups * g->co * plane;
+    const REAL *x_end = x + g->n * g->groups * g->ci * g->r.src * g->c.src,
+               *g_end = gy + g->n * g->groups * g->co * plane;
     R(fill_lanes)(scratch, x, x_end, g, &j->s, &t, group);
     gy += t.img * t.image_stride + group * g->co * plane + t.row * g->c.out;
     for (int64_t m0 = 0; m0 < g->co; m0 += j->some) {
         int64_t m1 = conv_min(g->co, m0 + j->some);
         for (int64_t m = m0; m < m1; m++)
-            for (int64_t i = 0; i < t.rows; i++)
-                R(rows_to_lanes)(grad + ((m - m0) * t.rows + i) * line, gy + m * plane + i * g->c.out, t.image_stride,
-                                 t.images, g->c.pix, 1, g_end);
+            for (int64_t i = 0; i < t.rows; i++) R(rows_to_lanes)
+        (grad + ((m - m0) * t.rows + i) * line, gy + m * plane + i * g->c.out, t.image_stride, t.images, g->c.pix, 1,
+         g_end);
         for (int64_t a = 0; a < g->r.taps; a++)
             for (int64_t b = 0; b < blocks; b++) {
                 int64_t k = a * g->ka + b * g->ka / blocks, kb = a * g->ka + (b + 1) * g->ka / blocks - k;
@@ -204,7 +212,7 @@ static void R(wgrad_strip_lanes)(const R(wgrad_job) *j, REAL *sums, const REAL *
 }
 
 /** Zeroes the sums of windows ka .. kz. */
-static void R(clear_sums)(const R(wgrad_job) *j, REAL *sums, int64_t ka, int64_t kz)
+static void R(clear_sums)(const R(wgrad_job) * j, REAL *sums, int64_t ka, int64_t kz)
 {
     if (j->lanes) {
         __builtin_memset(sums, 0, (size_t)j->sums * sizeof(REAL));
@@ -219,7 +227,7 @@ static void R(clear_sums)(const R(wgrad_job) *j, REAL *sums, int64_t ka, int64_t
 }
 
 /** gw of result channel m (of all groups), (source channel, row, column): the parts' sums in order. */
-static void R(wgrad_collect)(const R(wgrad_job) *j, REAL *gw, const REAL *partial, int64_t channel)
+static void R(wgrad_collect)(const R(wgrad_job) * j, REAL *gw, const REAL *partial, int64_t channel)
 {
     const conv_grid *g = &j->g;
     int64_t group = channel / g->co, m = channel % g->co, taps = g->c.taps;
@@ -242,7 +250,8 @@ static void R(wgrad_collect)(const R(wgrad_job) *j, REAL *gw, const REAL *partia
 }
 
 /** Runs it: ws has j->shared + threads * j->each bytes. */
-static void R(wgrad_job_run)(const R(wgrad_job) *j, REAL *gw, const REAL *x, const REAL *gy, unsigned char *ws, int threads)
+static void R(wgrad_job_run)(const R(wgrad_job) * j, REAL *gw, const REAL *x, const REAL *gy, unsigned char *ws,
+                             int threads)
 {
     const conv_grid *g = &j->g;
     REAL *partial = (REAL *)ws;

@@ -5,21 +5,21 @@
 
 /* ---- casts: name, element types, how one element is read as a number, and what becomes of it ---- */
 
-#define CAST_FROM(from, S, load)                                            \
-    ST_UNARY(from##_to_f32, float, S, (float)(load))                        \
-    ST_UNARY(from##_to_f64, double, S, (double)(load))                      \
-    ST_UNARY(from##_to_f16, uint16_t, S, cv_f16_of_f32((float)(load)))      \
-    ST_UNARY(from##_to_bf16, uint16_t, S, cv_bf16_of_f32((float)(load)))    \
+#define CAST_FROM(from, S, load)                                         \
+    ST_UNARY(from##_to_f32, float, S, (float)(load))                     \
+    ST_UNARY(from##_to_f64, double, S, (double)(load))                   \
+    ST_UNARY(from##_to_f16, uint16_t, S, cv_f16_of_f32((float)(load)))   \
+    ST_UNARY(from##_to_bf16, uint16_t, S, cv_bf16_of_f32((float)(load))) \
     ST_UNARY(from##_to_bool, uint8_t, S, (load) != 0)
-#define CAST_FROM_FLOAT(from, S, load)                                      \
-    CAST_FROM(from, S, load)                                                \
-    ST_UNARY(from##_to_i64, int64_t, S, cv_i64_of_f64((double)(load)))      \
-    ST_UNARY(from##_to_i32, int32_t, S, cv_i32_of_f32(load))                \
+#define CAST_FROM_FLOAT(from, S, load)                                 \
+    CAST_FROM(from, S, load)                                           \
+    ST_UNARY(from##_to_i64, int64_t, S, cv_i64_of_f64((double)(load))) \
+    ST_UNARY(from##_to_i32, int32_t, S, cv_i32_of_f32(load))           \
     ST_UNARY(from##_to_u8, uint8_t, S, cv_u8_of_f32(load))
-#define CAST_FROM_BYTE(from)                                                \
-    CAST_FROM(from, uint8_t, a)                                             \
-    ST_UNARY(from##_to_i64, int64_t, uint8_t, a)                            \
-    ST_UNARY(from##_to_i32, int32_t, uint8_t, a)                            \
+#define CAST_FROM_BYTE(from)                     \
+    CAST_FROM(from, uint8_t, a)                  \
+    ST_UNARY(from##_to_i64, int64_t, uint8_t, a) \
+    ST_UNARY(from##_to_i32, int32_t, uint8_t, a) \
     ST_UNARY(from##_to_u8, uint8_t, uint8_t, a)
 
 CAST_FROM_FLOAT(f32, float, a)
@@ -37,9 +37,11 @@ ST_UNARY(i32_to_i64, int64_t, int32_t, a)
 ST_UNARY(i32_to_u8, uint8_t, int32_t, cv_u8_of_i32(a))
 CAST_FROM_BYTE(u8)
 
-#define CAST_TABLE(from, to_i64, to_i32, to_u8)                                                     \
-    {[TD_F32] = from##_to_f32, [TD_F64] = from##_to_f64, [TD_F16] = from##_to_f16, [TD_BF16] = from##_to_bf16, \
-     [TD_I64] = to_i64, [TD_I32] = to_i32, [TD_U8] = to_u8, [TD_BOOL] = from##_to_bool}
+#define CAST_TABLE(from, to_i64, to_i32, to_u8)                                                                   \
+    {                                                                                                             \
+        [TD_F32] = from##_to_f32, [TD_F64] = from##_to_f64, [TD_F16] = from##_to_f16, [TD_BF16] = from##_to_bf16, \
+        [TD_I64] = to_i64, [TD_I32] = to_i32, [TD_U8] = to_u8, [TD_BOOL] = from##_to_bool                         \
+    }
 
 static st_fn *const casts[TD_N_DTYPES][TD_N_DTYPES] = {
     [TD_F32] = CAST_TABLE(f32, f32_to_i64, f32_to_i32, f32_to_u8),
@@ -88,28 +90,28 @@ static st_fn *copy_of_size(int64_t size)
 enum { TILE = 16 };
 
 /* y[i][j] = x[j][i]: y's rows lie sy apart, x's rows sx (bytes); rows and columns of y. */
-#define TRANSPOSE(name, T)                                                                                       \
-    static void name(char *y, int64_t sy, const char *x, int64_t sx, int64_t m, int64_t n)                       \
-    {                                                                                                            \
-        for (int64_t j0 = 0; j0 < n; j0 += TILE) {                                                               \
-            for (int64_t i0 = 0; i0 < m; i0 += TILE) {                                                           \
-                int64_t h = m - i0 < TILE ? m - i0 : TILE, w = n - j0 < TILE ? n - j0 : TILE;                    \
-                T t[TILE][TILE];                                                                                 \
-                if (h == TILE && w == TILE) {                                                                    \
-                    for (int j = 0; j < TILE; j++) {                                                             \
-                        const T *from = (const T *)(x + (j0 + j) * sx) + i0;                                     \
-                        for (int i = 0; i < TILE; i++) t[i][j] = from[i];                                        \
-                    }                                                                                            \
-                    for (int i = 0; i < TILE; i++)                                                               \
-                        memcpy(y + (i0 + i) * sy + j0 * (int64_t)sizeof(T), t[i], sizeof t[i]);                  \
-                    continue;                                                                                    \
-                }                                                                                                \
-                for (int64_t i = 0; i < h; i++) {                                                                \
-                    T *to = (T *)(y + (i0 + i) * sy) + j0;                                                       \
-                    for (int64_t j = 0; j < w; j++) to[j] = ((const T *)(x + (j0 + j) * sx))[i0 + i];            \
-                }                                                                                                \
-            }                                                                                                    \
-        }                                                                                                        \
+#define TRANSPOSE(name, T)                                                                            \
+    static void name(char *y, int64_t sy, const char *x, int64_t sx, int64_t m, int64_t n)            \
+    {                                                                                                 \
+        for (int64_t j0 = 0; j0 < n; j0 += TILE) {                                                    \
+            for (int64_t i0 = 0; i0 < m; i0 += TILE) {                                                \
+                int64_t h = m - i0 < TILE ? m - i0 : TILE, w = n - j0 < TILE ? n - j0 : TILE;         \
+                T t[TILE][TILE];                                                                      \
+                if (h == TILE && w == TILE) {                                                         \
+                    for (int j = 0; j < TILE; j++) {                                                  \
+                        const T *from = (const T *)(x + (j0 + j) * sx) + i0;                          \
+                        for (int i = 0; i < TILE; i++) t[i][j] = from[i];                             \
+                    }                                                                                 \
+                    for (int i = 0; i < TILE; i++)                                                    \
+                        memcpy(y + (i0 + i) * sy + j0 * (int64_t)sizeof(T), t[i], sizeof t[i]);       \
+                    continue;                                                                         \
+                }                                                                                     \
+                for (int64_t i = 0; i < h; i++) {                                                     \
+                    T *to = (T *)(y + (i0 + i) * sy) + j0;                                            \
+                    for (int64_t j = 0; j < w; j++) to[j] = ((const T *)(x + (j0 + j) * sx))[i0 + i]; \
+                }                                                                                     \
+            }                                                                                         \
+        }                                                                                             \
     }
 TRANSPOSE(transpose_8, uint8_t)
 TRANSPOSE(transpose_16, uint16_t)

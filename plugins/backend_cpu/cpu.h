@@ -21,12 +21,14 @@ typedef struct {
 } cpu_table;
 
 /** A row:  CPU_KERNEL("softmax", TD_BITS_FLOAT, 0, run_softmax, .accepts = last_axis)  - priority and hooks may follow. */
-#define CPU_KERNEL(op_, dtypes_, flags_, run_, ...) \
-    {.size = sizeof(td_kernel), .op = (op_), .device = "cpu", .dtypes = (dtypes_), \
-     .flags = (flags_) | TD_K_CAPTURABLE | TD_K_DETERMINISTIC, .run = (run_), ##__VA_ARGS__}
+#define CPU_KERNEL(op_, dtypes_, flags_, run_, ...)                                            \
+    {                                                                                          \
+        .size = sizeof(td_kernel), .op = (op_), .device = "cpu", .dtypes = (dtypes_),          \
+        .flags = (flags_) | TD_K_CAPTURABLE | TD_K_DETERMINISTIC, .run = (run_), ##__VA_ARGS__ \
+    }
 
 /** Ends a kernel file:  CPU_TABLE(softmax, rows)  defines cpu_softmax_<isa>. */
-#define CPU_TABLE(file, rows_) \
+#define CPU_TABLE(file, rows_)              \
     extern const cpu_table ISA(cpu_##file); \
     const cpu_table ISA(cpu_##file) = {sizeof(rows_) / sizeof *(rows_), (rows_)};
 

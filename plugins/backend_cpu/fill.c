@@ -2,19 +2,19 @@
 #include "convert.h"
 #include "loops.h"
 
-#define FILL(name, T)                                                              \
-    static void name(const st_block *blk)                                          \
-    {                                                                              \
-        const T value = *(const T *)blk->ctx;                                      \
-        for (int64_t r = 0; r < blk->rows; r++) {                                  \
-            char *p = blk->p[0] + r * blk->row[0];                                 \
-            if (blk->step[0] == (int64_t)sizeof(T)) {                              \
-                ST_SIMD                                                            \
-                for (int64_t i = 0; i < blk->n; i++) ((T *)p)[i] = value;          \
-            } else {                                                               \
+#define FILL(name, T)                                                                      \
+    static void name(const st_block *blk)                                                  \
+    {                                                                                      \
+        const T value = *(const T *)blk->ctx;                                              \
+        for (int64_t r = 0; r < blk->rows; r++) {                                          \
+            char *p = blk->p[0] + r * blk->row[0];                                         \
+            if (blk->step[0] == (int64_t)sizeof(T)) {                                      \
+                ST_SIMD                                                                    \
+                for (int64_t i = 0; i < blk->n; i++) ((T *)p)[i] = value;                  \
+            } else {                                                                       \
                 for (int64_t i = 0; i < blk->n; i++) *(T *)(p + i * blk->step[0]) = value; \
-            }                                                                      \
-        }                                                                          \
+            }                                                                              \
+        }                                                                                  \
     }
 FILL(fill_8, uint8_t)
 FILL(fill_16, uint16_t)

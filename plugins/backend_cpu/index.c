@@ -40,11 +40,11 @@ typedef struct {
     int64_t outer, n, extent, bytes;
 } slices;
 
-#define SLICES_OF(type)                                                              \
-    for (int64_t k = 0; k < s->n; k++) {                                             \
-        int64_t at = index_at(s->i, k);                                              \
-        if (put) ((type *)(void *)to)[at] = ((const type *)(const void *)from)[k];   \
-        else ((type *)(void *)to)[k] = ((const type *)(const void *)from)[at];       \
+#define SLICES_OF(type)                                                            \
+    for (int64_t k = 0; k < s->n; k++) {                                           \
+        int64_t at = index_at(s->i, k);                                            \
+        if (put) ((type *)(void *)to)[at] = ((const type *)(const void *)from)[k]; \
+        else ((type *)(void *)to)[k] = ((const type *)(const void *)from)[at];     \
     }
 
 VEC_INLINE void move_outer(const slices *s, int64_t o, const bool put)
@@ -84,7 +84,12 @@ static bool select_slices(const td_kargs *a, const char *op, int64_t axis)
 {
     const td_view *x = a->in[0], *i = a->in[1];
     if (!indices_ok(op, i, x->dim[axis])) return false;
-    slices s = {a->out[0]->p, x->p, i, extent_of(x, 0, axis), td_view_numel(i), x->dim[axis],
+    slices s = {a->out[0]->p,
+                x->p,
+                i,
+                extent_of(x, 0, axis),
+                td_view_numel(i),
+                x->dim[axis],
                 extent_of(x, axis + 1, x->nd) * (int64_t)td_dtype_size(x->dt)};
     take_slices(&s);
     return true;
@@ -103,7 +108,12 @@ static bool run_index_copy(const td_kargs *a)
     int64_t axis = real_axis(((const td_index_copy_attr *)a->attr)->axis, x);
     if (!indices_ok("index_copy", i, x->dim[axis])) return false;
     copy_all(a->out[0], x);
-    slices s = {a->out[0]->p, a->in[2]->p, i, extent_of(x, 0, axis), td_view_numel(i), x->dim[axis],
+    slices s = {a->out[0]->p,
+                a->in[2]->p,
+                i,
+                extent_of(x, 0, axis),
+                td_view_numel(i),
+                x->dim[axis],
                 extent_of(x, axis + 1, x->nd) * (int64_t)td_dtype_size(x->dt)};
 #pragma omp parallel for if (s.outer > 1 && s.outer * s.n * s.bytes > PAR_BYTES)
     for (int64_t o = 0; o < s.outer; o++) move_outer(&s, o, true);
@@ -115,20 +125,22 @@ static bool run_index_copy(const td_kargs *a)
 #define ADDS(X) X(f32, float) X(f64, double) X(i64, uint64_t) X(i32, uint32_t) X(u8, uint8_t) /* unsigned: wraps */
 
 /* Elements c .. c + m of every slice of one outer part. */
-#define ADD_SLICES(name, type)                                                                                          \
-    static void add_slices_##name(void *y, const void *src, const td_view *i, int64_t n, int64_t inner, int64_t c, int64_t m) \
-    {                                                                                                                   \
-        for (int64_t k = 0; k < n; k++) {                                                                               \
-            type *restrict to = (type *)y + index_at(i, k) * inner + c;                                                 \
-            const type *restrict from = (const type *)src + k * inner + c;                                              \
-            for (int64_t j = 0; j < m; j++) to[j] = (type)(to[j] + from[j]);                                            \
-        }                                                                                                               \
+#define ADD_SLICES(name, type)                                                                                     \
+    static void add_slices_##name(void *y, const void *src, const td_view *i, int64_t n, int64_t inner, int64_t c, \
+                                  int64_t m)                                                                       \
+    {                                                                                                              \
+        for (int64_t k = 0; k < n; k++) {                                                                          \
+            type *restrict to = (type *)y + index_at(i, k) * inner + c;                                            \
+            const type *restrict from = (const type *)src + k * inner + c;                                         \
+            for (int64_t j = 0; j < m; j++) to[j] = (type)(to[j] + from[j]);                                       \
+        }                                                                                                          \
     }
 ADDS(ADD_SLICES)
 static void add_slices_bool(void *y, const void *src, const td_view *i, int64_t n, int64_t inner, int64_t c, int64_t m)
 {
     for (int64_t k = 0; k < n; k++)
-        for (int64_t j = c; j < c + m; j++) ((uint8_t *)y)[index_at(i, k) * inner + j] |= ((const uint8_t *)src)[k * inner + j];
+        for (int64_t j = c; j < c + m; j++)
+            ((uint8_t *)y)[index_at(i, k) * inner + j] |= ((const uint8_t *)src)[k * inner + j];
 }
 
 typedef void add_fn(void *y, const void *src, const td_view *i, int64_t n, int64_t inner, int64_t c, int64_t m);
@@ -162,7 +174,8 @@ typedef struct {
 
 static walk walk_of(const td_view *x, const td_view *i, int64_t axis)
 {
-    walk w = {extent_of(i, 0, i->nd - 1), i->dim[i->nd - 1], axis == i->nd - 1 ? 0 : 1, extent_of(x, axis + 1, x->nd), axis};
+    walk w = {extent_of(i, 0, i->nd - 1), i->dim[i->nd - 1], axis == i->nd - 1 ? 0 : 1, extent_of(x, axis + 1, x->nd),
+              axis};
     return w;
 }
 
@@ -180,17 +193,21 @@ static int64_t walk_base(const walk *w, const td_view *x, const td_view *i, int6
 
 /** Rows of i that threads may take apart where something is written by index: those with different places in front of the axis.
  *  With none in front, one thread does it all. */
-static int64_t walk_runs(const walk *w, const td_view *i) { return w->axis == i->nd - 1 ? w->rows : extent_of(i, 0, w->axis); }
+static int64_t walk_runs(const walk *w, const td_view *i)
+{
+    return w->axis == i->nd - 1 ? w->rows : extent_of(i, 0, w->axis);
+}
 
-#define WALK_ROW(type, lhs, op, rhs)                                                              \
-    for (int64_t j = 0; j < w->n; j++) {                                                          \
-        int64_t at = base + j * w->step + index_at(i, r * w->n + j) * w->axis_step;               \
-        int64_t here = r * w->n + j;                                                              \
-        (void)here;                                                                               \
-        ((type *)to)[lhs] op ((const type *)from)[rhs];                                           \
+#define WALK_ROW(type, lhs, op, rhs)                                                \
+    for (int64_t j = 0; j < w->n; j++) {                                            \
+        int64_t at = base + j * w->step + index_at(i, r * w->n + j) * w->axis_step; \
+        int64_t here = r * w->n + j;                                                \
+        (void)here;                                                                 \
+        ((type *)to)[lhs] op((const type *)from)[rhs];                              \
     }
 
-static void gather_row(void *to, const void *from, const td_view *i, const walk *w, int64_t r, int64_t base, size_t size)
+static void gather_row(void *to, const void *from, const td_view *i, const walk *w, int64_t r, int64_t base,
+                       size_t size)
 {
     if (size == 4) {
         WALK_ROW(uint32_t, here, =, at)
@@ -203,7 +220,8 @@ static void gather_row(void *to, const void *from, const td_view *i, const walk 
     }
 }
 
-static void scatter_row(void *to, const void *from, const td_view *i, const walk *w, int64_t r, int64_t base, size_t size)
+static void scatter_row(void *to, const void *from, const td_view *i, const walk *w, int64_t r, int64_t base,
+                        size_t size)
 {
     if (size == 4) {
         WALK_ROW(uint32_t, at, =, here)
@@ -216,7 +234,8 @@ static void scatter_row(void *to, const void *from, const td_view *i, const walk
     }
 }
 
-static void scatter_add_row(void *to, const void *from, const td_view *i, const walk *w, int64_t r, int64_t base, td_dtype dt)
+static void scatter_add_row(void *to, const void *from, const td_view *i, const walk *w, int64_t r, int64_t base,
+                            td_dtype dt)
 {
     switch (dt) {
     case TD_F32: WALK_ROW(float, at, +=, here) break;

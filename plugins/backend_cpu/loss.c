@@ -28,11 +28,11 @@ static int64_t target_at(const classes *k, int64_t i)
 static bool counts(const classes *k, int64_t t) { return !k->has_ignore || t != k->ignore; }
 static float weight_of(const classes *k, int64_t t) { return k->weight ? k->weight[t] : 1.0f; }
 
-static classes read_classes(const td_view *x, const td_view *target, const td_view *weight, bool has_ignore, int64_t ignore,
-                            double smoothing)
+static classes read_classes(const td_view *x, const td_view *target, const td_view *weight, bool has_ignore,
+                            int64_t ignore, double smoothing)
 {
-    classes k = {x->dim[0],  x->dim[1], 1, target->p, target->dt, weight ? weight->p : NULL,
-                 has_ignore, ignore,    (float)smoothing};
+    classes k = {x->dim[0], x->dim[1],       1, target->p, target->dt, weight ? weight->p : NULL, has_ignore,
+                 ignore,    (float)smoothing};
     for (int32_t i = 2; i < x->nd; i++) k.inner *= x->dim[i];
     return k;
 }
@@ -43,7 +43,10 @@ static bool labels_ok(const char *op, const classes *k)
     for (int64_t i = 0; i < k->n * k->inner; i++) {
         int64_t t = target_at(k, i);
         if ((uint64_t)t < (uint64_t)k->c || !counts(k, t)) continue;
-        return td_fail("%s: class %lld is outside 1..%lld", op, (long long)(t == INT64_MIN ? 0 : t < 0 ? t : t + 1),
+        return td_fail("%s: class %lld is outside 1..%lld", op,
+                       (long long)(t == INT64_MIN ? 0
+                                   : t < 0        ? t
+                                                  : t + 1),
                        (long long)k->c);
     }
     return true;

@@ -67,36 +67,35 @@ enum { SHORT = 4 };
 
 /* ---- a few dot products, and integers ---- */
 
-#define DOTS(name, T)                                                                                  \
-    static void name(const gemm_args *g)                                                               \
-    {                                                                                                  \
-        const T *bias = g->bias;                                                                       \
-        for (int64_t i = 0; i < g->m; i++) {                                                           \
-            for (int64_t j = 0; j < g->n; j++) {                                                       \
-                const T *a = (const T *)g->a + i * g->ars, *b = (const T *)g->b + j * g->bcs;          \
-                T s = bias ? bias[j * g->bias_step] : 0;                                               \
-                for (int64_t p = 0; p < g->k; p++) s += a[p * g->acs] * b[p * g->brs];                 \
-                ((T *)g->c)[i * g->crs + j * g->ccs] = s;                                              \
-            }                                                                                          \
-        }                                                                                              \
+#define DOTS(name, T)                                                                         \
+    static void name(const gemm_args *g)                                                      \
+    {                                                                                         \
+        const T *bias = g->bias;                                                              \
+        for (int64_t i = 0; i < g->m; i++) {                                                  \
+            for (int64_t j = 0; j < g->n; j++) {                                              \
+                const T *a = (const T *)g->a + i * g->ars, *b = (const T *)g->b + j * g->bcs; \
+                T s = bias ? bias[j * g->bias_step] : 0;                                      \
+                for (int64_t p = 0; p < g->k; p++) s += a[p * g->acs] * b[p * g->brs];        \
+                ((T *)g->c)[i * g->crs + j * g->ccs] = s;                                     \
+            }                                                                                 \
+        }                                                                                     \
     }
 DOTS(dots_f32, float)
 DOTS(dots_f64, double)
 
-#define INT_GEMM(name, T, U)                                                                  \
-    static void name(const gemm_args *g)                                                      \
-    {                                                                                         \
-        for (int64_t i = 0; i < g->m; i++) {                                                  \
-            const T *a = (const T *)g->a + i * g->ars, *bias = g->bias;                       \
-            T *c = (T *)g->c + i * g->crs;                                                    \
-            for (int64_t j = 0; j < g->n; j++) c[j * g->ccs] = bias ? bias[j * g->bias_step] : 0; \
-            for (int64_t p = 0; p < g->k; p++) {                                              \
-                const U s = (U)a[p * g->acs];                                                 \
-                const T *b = (const T *)g->b + p * g->brs;                                    \
-                for (int64_t j = 0; j < g->n; j++)                                            \
-                    c[j * g->ccs] = (T)((U)c[j * g->ccs] + s * (U)b[j * g->bcs]);             \
-            }                                                                                 \
-        }                                                                                     \
+#define INT_GEMM(name, T, U)                                                                                     \
+    static void name(const gemm_args *g)                                                                         \
+    {                                                                                                            \
+        for (int64_t i = 0; i < g->m; i++) {                                                                     \
+            const T *a = (const T *)g->a + i * g->ars, *bias = g->bias;                                          \
+            T *c = (T *)g->c + i * g->crs;                                                                       \
+            for (int64_t j = 0; j < g->n; j++) c[j * g->ccs] = bias ? bias[j * g->bias_step] : 0;                \
+            for (int64_t p = 0; p < g->k; p++) {                                                                 \
+                const U s = (U)a[p * g->acs];                                                                    \
+                const T *b = (const T *)g->b + p * g->brs;                                                       \
+                for (int64_t j = 0; j < g->n; j++) c[j * g->ccs] = (T)((U)c[j * g->ccs] + s * (U)b[j * g->bcs]); \
+            }                                                                                                    \
+        }                                                                                                        \
     }
 INT_GEMM(gemm_i64, int64_t, uint64_t)
 INT_GEMM(gemm_i32, int32_t, uint32_t)

@@ -115,7 +115,8 @@ static bool run_roll(const td_kargs *a)
 /* ---- tile ---- */
 
 /** Writes axis i and those after it, from x at `from`; returns the end of what it wrote. */
-static char *tile_axis(const td_view *x, const td_view *y, const int64_t *repeats, int32_t i, char *to, const char *from)
+static char *tile_axis(const td_view *x, const td_view *y, const int64_t *repeats, int32_t i, char *to,
+                       const char *from)
 {
     int32_t lead = y->nd - x->nd; /* leading axes that x lacks */
     size_t size = td_dtype_size(x->dt);
@@ -173,7 +174,8 @@ static bool run_pad(const td_kargs *a)
     for (int64_t k = 0; k < o->pads.n; k += 2) before[x->nd - 1 - k / 2] = o->pads.v[k];
     unsigned char value[8];
     cv_store(value, x->dt, o->value);
-    int64_t n = x->nd ? x->dim[x->nd - 1] : 1, width = x->nd ? y->dim[x->nd - 1] : 1, left = x->nd ? before[x->nd - 1] : 0;
+    int64_t n = x->nd ? x->dim[x->nd - 1] : 1, width = x->nd ? y->dim[x->nd - 1] : 1,
+            left = x->nd ? before[x->nd - 1] : 0;
     int64_t rows = extent_of(y, 0, y->nd - 1);
 #pragma omp parallel for if (rows > 1 && rows * width * size > PAR_BYTES)
     for (int64_t r = 0; r < rows; r++) {

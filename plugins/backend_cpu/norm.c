@@ -68,7 +68,6 @@ static batch batch_of(const td_view *x)
 
 static float at(const td_view *v, int64_t i, float absent) { return v ? ((const float *)v->p)[i] : absent; }
 
-
 /** One channel: planes of x that lie c inner apart. */
 static void batch_norm_channel(const td_kargs *a, batch s, int64_t c, double eps)
 {
@@ -132,7 +131,8 @@ static void batch_norm_channel_backward(const td_kargs *a, batch s, int64_t c)
     const float *g = (const float *)a->in[0]->p + c * s.inner, *x = (const float *)a->in[1]->p + c * s.inner;
     float *gx = (float *)a->out[0]->p + c * s.inner, mean = at(a->in[3], c, 0), rstd = at(a->in[4], c, 0);
     double gb = 0, gw = 0, count = (double)s.n * (double)s.inner;
-    for (int64_t i = 0; i < s.n; i++) gradient_sums(g + i * s.c * s.inner, x + i * s.c * s.inner, s.inner, mean, &gb, &gw);
+    for (int64_t i = 0; i < s.n; i++)
+        gradient_sums(g + i * s.c * s.inner, x + i * s.c * s.inner, s.inner, mean, &gb, &gw);
     gw *= (double)rstd;
     float scale = at(a->in[2], c, 1) * rstd, mean_g = (float)(gb / count), slope = (float)(gw / count) * rstd;
     for (int64_t i = 0; i < s.n; i++) {
@@ -270,7 +270,8 @@ static void layer_norm_columns(const td_kargs *a, int64_t n, int64_t d, int64_t 
 /** in: g, x, w?, mean, rstd   out: gx, gw, gb */
 static bool run_layer_norm_backward(const td_kargs *a)
 {
-    int64_t d = row_length(a->in[1], ((const td_layer_norm_backward_attr *)a->attr)->dims), n = td_view_numel(a->in[1]) / d;
+    int64_t d = row_length(a->in[1], ((const td_layer_norm_backward_attr *)a->attr)->dims),
+            n = td_view_numel(a->in[1]) / d;
     const float *w = a->in[2] ? a->in[2]->p : NULL;
 #pragma omp parallel if (n * d > TD_PAR_MIN)
     {

@@ -4,40 +4,38 @@
 #include "strided.h"
 
 /* One step on one element: `body` works on p, g and, if there is state, a, b, c; o is the constants. */
-#define STEP(name, T, N, options, body)                                                              \
-    static void name(const st_block *blk)                                                            \
-    {                                                                                                \
-        const options o = *(const options *)blk->ctx;                                                \
-        bool dense = true;                                                                           \
-        for (int k = 0; k < N; k++) dense &= blk->step[k] == (int64_t)sizeof(T);                     \
-        for (int64_t r = 0; r < blk->rows; r++) {                                                    \
-            T *q[ST_MAX_OPS];                                                                        \
-            for (int k = 0; k < N; k++) q[k] = (T *)(blk->p[k] + r * blk->row[k]);                   \
-            T *const pp = q[0], *const pg = q[1], *const pa = N > 2 ? q[2] : pp;                     \
-            T *const pb = N > 3 ? q[3] : pp, *const pc = N > 4 ? q[4] : pp;                          \
-            if (dense) {                                                                             \
-                _Pragma("omp simd")                                                                  \
-                for (int64_t i = 0; i < blk->n; i++) {                                               \
+#define STEP(name, T, N, options, body)                                                                          \
+    static void name(const st_block *blk)                                                                        \
+    {                                                                                                            \
+        const options o = *(const options *)blk->ctx;                                                            \
+        bool dense = true;                                                                                       \
+        for (int k = 0; k < N; k++) dense &= blk->step[k] == (int64_t)sizeof(T);                                 \
+        for (int64_t r = 0; r < blk->rows; r++) {                                                                \
+            T *q[ST_MAX_OPS];                                                                                    \
+            for (int k = 0; k < N; k++) q[k] = (T *)(blk->p[k] + r * blk->row[k]);                               \
+            T *const pp = q[0], *const pg = q[1], *const pa = N > 2 ? q[2] : pp;                                 \
+            T *const pb = N > 3 ? q[3] : pp, *const pc = N > 4 ? q[4] : pp;                                      \
+            if (dense) {                                                                                         \
+                _Pragma("omp simd") for (int64_t i = 0; i < blk->n; i++)                                         \
+                {                                                                                                \
                     T p = pp[i], g = pg[i], a = N > 2 ? pa[i] : 0, b = N > 3 ? pb[i] : 0, c = N > 4 ? pc[i] : 0; \
-                    body                                                                             \
-                    pp[i] = p;                                                                       \
-                    if (N > 2) pa[i] = a;                                                            \
-                    if (N > 3) pb[i] = b;                                                            \
-                    if (N > 4) pc[i] = c;                                                            \
-                }                                                                                    \
-            } else {                                                                                 \
-                for (int64_t i = 0; i < blk->n; i++) {                                               \
-                    T *e[5] = {pp, pg, pa, pb, pc};                                                  \
-                    for (int k = 0; k < N; k++) e[k] = (T *)((char *)e[k] + i * blk->step[k]);       \
+                    body pp[i] = p;                                                                              \
+                    if (N > 2) pa[i] = a;                                                                        \
+                    if (N > 3) pb[i] = b;                                                                        \
+                    if (N > 4) pc[i] = c;                                                                        \
+                }                                                                                                \
+            } else {                                                                                             \
+                for (int64_t i = 0; i < blk->n; i++) {                                                           \
+                    T *e[5] = {pp, pg, pa, pb, pc};                                                              \
+                    for (int k = 0; k < N; k++) e[k] = (T *)((char *)e[k] + i * blk->step[k]);                   \
                     T p = *e[0], g = *e[1], a = N > 2 ? *e[2] : 0, b = N > 3 ? *e[3] : 0, c = N > 4 ? *e[4] : 0; \
-                    body                                                                             \
-                    *e[0] = p;                                                                       \
-                    if (N > 2) *e[2] = a;                                                            \
-                    if (N > 3) *e[3] = b;                                                            \
-                    if (N > 4) *e[4] = c;                                                            \
-                }                                                                                    \
-            }                                                                                        \
-        }                                                                                            \
+                    body *e[0] = p;                                                                              \
+                    if (N > 2) *e[2] = a;                                                                        \
+                    if (N > 3) *e[3] = b;                                                                        \
+                    if (N > 4) *e[4] = c;                                                                        \
+                }                                                                                                \
+            }                                                                                                    \
+        }                                                                                                        \
     }
 
 /* ---- SGD: a is the velocity ---- */
@@ -61,55 +59,55 @@ SGD(double, f64)
 
 /* ---- Adam: a and b are the means of g and of g^2, c the greatest b ---- */
 
-#define ADAM(T, suffix, sqrt_)                                                                      \
-    typedef struct {                                                                                \
+#define ADAM(T, suffix, sqrt_)                                                                         \
+    typedef struct {                                                                                   \
         T sign, decay, shrink, rest1, beta2, rest2, root, eps, step; /* root: 1 / sqrt(1 - beta2^t) */ \
-    } adam_##suffix;                                                                                \
-    STEP(adam_plain_##suffix, T, 4, adam_##suffix, {                                                \
-        g = o.sign * g + o.decay * p;                                                               \
-        a += o.rest1 * (g - a);                                                                     \
-        b = o.beta2 * b + o.rest2 * (g * g);                                                        \
-        p = p * o.shrink - o.step * (a / (sqrt_(b) * o.root + o.eps));                              \
-    })                                                                                              \
-    STEP(adam_amsgrad_##suffix, T, 5, adam_##suffix, {                                              \
-        g = o.sign * g + o.decay * p;                                                               \
-        a += o.rest1 * (g - a);                                                                     \
-        b = o.beta2 * b + o.rest2 * (g * g);                                                        \
-        c = b > c || b != b ? b : c;                                                                \
-        p = p * o.shrink - o.step * (a / (sqrt_(c) * o.root + o.eps));                              \
+    } adam_##suffix;                                                                                   \
+    STEP(adam_plain_##suffix, T, 4, adam_##suffix, {                                                   \
+        g = o.sign * g + o.decay * p;                                                                  \
+        a += o.rest1 * (g - a);                                                                        \
+        b = o.beta2 * b + o.rest2 * (g * g);                                                           \
+        p = p * o.shrink - o.step * (a / (sqrt_(b) * o.root + o.eps));                                 \
+    })                                                                                                 \
+    STEP(adam_amsgrad_##suffix, T, 5, adam_##suffix, {                                                 \
+        g = o.sign * g + o.decay * p;                                                                  \
+        a += o.rest1 * (g - a);                                                                        \
+        b = o.beta2 * b + o.rest2 * (g * g);                                                           \
+        c = b > c || b != b ? b : c;                                                                   \
+        p = p * o.shrink - o.step * (a / (sqrt_(c) * o.root + o.eps));                                 \
     })
 ADAM(float, f32, sqrtf)
 ADAM(double, f64, sqrt)
 
 /* ---- RMSprop: a is the mean of g^2; the velocity and the mean of g follow, where there are such ---- */
 
-#define RMSPROP(T, suffix, sqrt_)                                                               \
-    typedef struct {                                                                            \
-        T sign, decay, alpha, rest, eps, momentum, lr;                                          \
-    } rmsprop_##suffix;                                                                         \
-    STEP(rmsprop_plain_##suffix, T, 3, rmsprop_##suffix, {                                      \
-        g = o.sign * g + o.decay * p;                                                           \
-        a = o.alpha * a + o.rest * (g * g);                                                     \
-        p -= o.lr * (g / (sqrt_(a) + o.eps));                                                   \
-    })                                                                                          \
-    STEP(rmsprop_momentum_##suffix, T, 4, rmsprop_##suffix, {                                   \
-        g = o.sign * g + o.decay * p;                                                           \
-        a = o.alpha * a + o.rest * (g * g);                                                     \
-        b = o.momentum * b + g / (sqrt_(a) + o.eps);                                            \
-        p -= o.lr * b;                                                                          \
-    })                                                                                          \
-    STEP(rmsprop_centered_##suffix, T, 4, rmsprop_##suffix, {                                   \
-        g = o.sign * g + o.decay * p;                                                           \
-        a = o.alpha * a + o.rest * (g * g);                                                     \
-        b += o.rest * (g - b);                                                                  \
-        p -= o.lr * (g / (sqrt_(a - b * b) + o.eps));                                           \
-    })                                                                                          \
-    STEP(rmsprop_both_##suffix, T, 5, rmsprop_##suffix, {                                       \
-        g = o.sign * g + o.decay * p;                                                           \
-        a = o.alpha * a + o.rest * (g * g);                                                     \
-        c += o.rest * (g - c);                                                                  \
-        b = o.momentum * b + g / (sqrt_(a - c * c) + o.eps);                                    \
-        p -= o.lr * b;                                                                          \
+#define RMSPROP(T, suffix, sqrt_)                             \
+    typedef struct {                                          \
+        T sign, decay, alpha, rest, eps, momentum, lr;        \
+    } rmsprop_##suffix;                                       \
+    STEP(rmsprop_plain_##suffix, T, 3, rmsprop_##suffix, {    \
+        g = o.sign * g + o.decay * p;                         \
+        a = o.alpha * a + o.rest * (g * g);                   \
+        p -= o.lr * (g / (sqrt_(a) + o.eps));                 \
+    })                                                        \
+    STEP(rmsprop_momentum_##suffix, T, 4, rmsprop_##suffix, { \
+        g = o.sign * g + o.decay * p;                         \
+        a = o.alpha * a + o.rest * (g * g);                   \
+        b = o.momentum * b + g / (sqrt_(a) + o.eps);          \
+        p -= o.lr * b;                                        \
+    })                                                        \
+    STEP(rmsprop_centered_##suffix, T, 4, rmsprop_##suffix, { \
+        g = o.sign * g + o.decay * p;                         \
+        a = o.alpha * a + o.rest * (g * g);                   \
+        b += o.rest * (g - b);                                \
+        p -= o.lr * (g / (sqrt_(a - b * b) + o.eps));         \
+    })                                                        \
+    STEP(rmsprop_both_##suffix, T, 5, rmsprop_##suffix, {     \
+        g = o.sign * g + o.decay * p;                         \
+        a = o.alpha * a + o.rest * (g * g);                   \
+        c += o.rest * (g - c);                                \
+        b = o.momentum * b + g / (sqrt_(a - c * c) + o.eps);  \
+        p -= o.lr * b;                                        \
     })
 RMSPROP(float, f32, sqrtf)
 RMSPROP(double, f64, sqrt)
@@ -152,7 +150,7 @@ static bool missing(const char *op, const char *list, const char *option)
     return td_fail("%s: expected a tensor of %s for every parameter, as %s is set, got none", op, list, option);
 }
 
-#define FILL_FLOATS(type, ...)        \
+#define FILL_FLOATS(type, ...)          \
     const type##_f32 c32 = __VA_ARGS__; \
     const type##_f64 c64 = __VA_ARGS__; \
     const void *c = k->compute == TD_F32 ? (const void *)&c32 : (const void *)&c64;
@@ -164,8 +162,13 @@ static bool run_sgd_step(const td_kargs *k)
     static const int lists[] = {0, 1, 2};
     const td_sgd_step_attr *a = k->attr;
     const live l = live_of(k);
-    FILL_FLOATS(sgd, {.sign = a->maximize ? -1 : 1, .decay = l.decay, .lr = l.lr, .momentum = a->momentum,
-                      .rest = 1 - a->dampening, .first = l.step <= 1, .nesterov = a->nesterov})
+    FILL_FLOATS(sgd, {.sign = a->maximize ? -1 : 1,
+                      .decay = l.decay,
+                      .lr = l.lr,
+                      .momentum = a->momentum,
+                      .rest = 1 - a->dampening,
+                      .first = l.step <= 1,
+                      .nesterov = a->nesterov})
     if (a->momentum == 0) return each(k, lists, 2, PICK(sgd_plain), c);
     if (!present(k, 2)) return missing("sgd_step", "buf", "momentum");
     return each(k, lists, 3, PICK(sgd_momentum), c);
@@ -177,9 +180,15 @@ static bool run_adam_step(const td_kargs *k)
     const td_adam_step_attr *a = k->attr;
     const live l = live_of(k);
     const double correct1 = 1 - pow(a->beta1, l.step), correct2 = 1 - pow(a->beta2, l.step);
-    FILL_FLOATS(adam, {.sign = a->maximize ? -1 : 1, .decay = a->decoupled ? 0 : l.decay,
-                       .shrink = a->decoupled ? 1 - l.lr * l.decay : 1, .rest1 = 1 - a->beta1, .beta2 = a->beta2,
-                       .rest2 = 1 - a->beta2, .root = 1 / sqrt(correct2), .eps = a->eps, .step = l.lr / correct1})
+    FILL_FLOATS(adam, {.sign = a->maximize ? -1 : 1,
+                       .decay = a->decoupled ? 0 : l.decay,
+                       .shrink = a->decoupled ? 1 - l.lr * l.decay : 1,
+                       .rest1 = 1 - a->beta1,
+                       .beta2 = a->beta2,
+                       .rest2 = 1 - a->beta2,
+                       .root = 1 / sqrt(correct2),
+                       .eps = a->eps,
+                       .step = l.lr / correct1})
     if (!a->amsgrad) return each(k, lists, 4, PICK(adam_plain), c);
     if (!present(k, 4)) return missing("adam_step", "vmax", "amsgrad");
     return each(k, lists, 5, PICK(adam_amsgrad), c);
@@ -190,8 +199,13 @@ static bool run_rmsprop_step(const td_kargs *k)
     static const int with_buf[] = {0, 1, 2, 3, 4}, without[] = {0, 1, 2, 4};
     const td_rmsprop_step_attr *a = k->attr;
     const live l = live_of(k);
-    FILL_FLOATS(rmsprop, {.sign = a->maximize ? -1 : 1, .decay = l.decay, .alpha = a->alpha, .rest = 1 - a->alpha,
-                          .eps = a->eps, .momentum = a->momentum, .lr = l.lr})
+    FILL_FLOATS(rmsprop, {.sign = a->maximize ? -1 : 1,
+                          .decay = l.decay,
+                          .alpha = a->alpha,
+                          .rest = 1 - a->alpha,
+                          .eps = a->eps,
+                          .momentum = a->momentum,
+                          .lr = l.lr})
     if (a->momentum > 0 && !present(k, 3)) return missing("rmsprop_step", "buf", "momentum");
     if (a->centered && !present(k, 4)) return missing("rmsprop_step", "avg", "centered");
     if (a->momentum > 0 && a->centered) return each(k, with_buf, 5, PICK(rmsprop_both), c);

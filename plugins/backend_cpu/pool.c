@@ -13,7 +13,8 @@ typedef struct {
 /** Element i of a list that may be a single number for both axes. */
 static int64_t pair(const td_ints *l, int i) { return l->v[l->n > 1 ? i : 0]; }
 
-static window axis_window(int i, int64_t in, int64_t out, const td_ints *kernel, const td_ints *stride, const td_ints *pad)
+static window axis_window(int i, int64_t in, int64_t out, const td_ints *kernel, const td_ints *stride,
+                          const td_ints *pad)
 {
     return (window){in, out, pair(kernel, i), pair(stride->n ? stride : kernel, i), pad->n ? pair(pad, i) : 0, 1};
 }
@@ -23,7 +24,10 @@ static window axis_window(int i, int64_t in, int64_t out, const td_ints *kernel,
 static bool wins(float v, float best) { return (v > best) | (v != v); }
 
 /* Least k for which element begin + k dilation lies inside. */
-static int64_t first_inside(int64_t begin, int64_t dilation) { return begin < 0 ? (-begin + dilation - 1) / dilation : 0; }
+static int64_t first_inside(int64_t begin, int64_t dilation)
+{
+    return begin < 0 ? (-begin + dilation - 1) / dilation : 0;
+}
 
 static void max_plane(float *y, int64_t *at, const float *x, const window *r, const window *c)
 {
@@ -106,8 +110,8 @@ static bool run_max_pool2d(const td_kargs *a)
         c.dilation = pair(&o->dilation, 1);
     }
     int64_t planes = x->dim[0] * x->dim[1], in = r.in * c.in, out = r.out * c.out;
-    bool halves = r.kernel == 2 && c.kernel == 2 && r.stride == 2 && c.stride == 2 && r.dilation == 1 && c.dilation == 1 &&
-                  !r.pad && !c.pad && 2 * r.out <= r.in && 2 * c.out <= c.in && in < INT32_MAX;
+    bool halves = r.kernel == 2 && c.kernel == 2 && r.stride == 2 && c.stride == 2 && r.dilation == 1 &&
+                  c.dilation == 1 && !r.pad && !c.pad && 2 * r.out <= r.in && 2 * c.out <= c.in && in < INT32_MAX;
 #pragma omp parallel for if (planes * in > TD_PAR_MIN)
     for (int64_t p = 0; p < planes; p++) {
         const float *xp = (const float *)x->p + p * in;
@@ -138,7 +142,10 @@ static bool run_max_pool2d_backward(const td_kargs *a)
     }
     if (bad < 0) return true;
     return td_fail("max_pool2d_backward: index %lld is outside 1..%lld",
-                   (long long)(index[bad] == INT64_MIN ? 0 : index[bad] < 0 ? index[bad] : index[bad] + 1), (long long)in);
+                   (long long)(index[bad] == INT64_MIN ? 0
+                               : index[bad] < 0        ? index[bad]
+                                                       : index[bad] + 1),
+                   (long long)in);
 }
 
 /* ---- means ---- */
@@ -233,7 +240,8 @@ static bool run_adaptive_avg_pool2d(const td_kargs *a)
         float *yp = (float *)y->p + p * oh * ow;
         for (int64_t i = 0; i < oh; i++)
             for (int64_t j = 0; j < ow; j++)
-                *yp++ = mean_of(xp, w, i * h / oh, ((i + 1) * h + oh - 1) / oh, j * w / ow, ((j + 1) * w + ow - 1) / ow);
+                *yp++ =
+                    mean_of(xp, w, i * h / oh, ((i + 1) * h + oh - 1) / oh, j * w / ow, ((j + 1) * w + ow - 1) / ow);
     }
     return true;
 }

@@ -99,17 +99,17 @@ static void draw_normal(const td_kargs *k, const uint32_t *w, int64_t from, int6
     if (n % 2) pair(w + n - 1, y + n - 1, &last);
 }
 
-#define DRAW_BERNOULLI(name, T)                                                                         \
-    static void name(const td_kargs *k, const uint32_t *w, int64_t from, int64_t n, void *ctx)          \
-    {                                                                                                   \
-        const T *p = (const T *)k->in[0]->p + from;                                                     \
-        T *y = (T *)k->out[0]->p + from;                                                                \
-        int outside = 0;                                                                                \
-        for (int64_t i = 0; i < n; i++) {                                                               \
-            outside |= !(p[i] >= 0 && p[i] <= 1);                                                       \
-            y[i] = (double)w[i] < (double)p[i] * 0x1p32 ? 1 : 0;                                        \
-        }                                                                                               \
-        if (outside) __atomic_store_n((int *)ctx, 1, __ATOMIC_RELAXED);                                 \
+#define DRAW_BERNOULLI(name, T)                                                                \
+    static void name(const td_kargs *k, const uint32_t *w, int64_t from, int64_t n, void *ctx) \
+    {                                                                                          \
+        const T *p = (const T *)k->in[0]->p + from;                                            \
+        T *y = (T *)k->out[0]->p + from;                                                       \
+        int outside = 0;                                                                       \
+        for (int64_t i = 0; i < n; i++) {                                                      \
+            outside |= !(p[i] >= 0 && p[i] <= 1);                                              \
+            y[i] = (double)w[i] < (double)p[i] * 0x1p32 ? 1 : 0;                               \
+        }                                                                                      \
+        if (outside) __atomic_store_n((int *)ctx, 1, __ATOMIC_RELAXED);                        \
     }
 DRAW_BERNOULLI(draw_bernoulli_f32, float)
 DRAW_BERNOULLI(draw_bernoulli_f64, double)
@@ -119,16 +119,16 @@ typedef struct {
     double scale;
 } keeping;
 
-#define DRAW_DROPOUT(name, T)                                                                           \
-    static void name(const td_kargs *k, const uint32_t *w, int64_t from, int64_t n, void *ctx)          \
-    {                                                                                                   \
-        const keeping *d = ctx;                                                                         \
-        const T *x = (const T *)k->in[0]->p + from, scale = (T)d->scale;                                \
-        T *y = (T *)k->out[0]->p + from;                                                                \
-        uint8_t *mask = (uint8_t *)k->out[1]->p + from;                                                 \
-        const uint32_t least = (uint32_t)d->least, none = d->least > UINT32_MAX;                        \
-        for (int64_t i = 0; i < n; i++) mask[i] = w[i] >= least && !none;                               \
-        for (int64_t i = 0; i < n; i++) y[i] = w[i] >= least && !none ? x[i] * scale : 0;               \
+#define DRAW_DROPOUT(name, T)                                                                  \
+    static void name(const td_kargs *k, const uint32_t *w, int64_t from, int64_t n, void *ctx) \
+    {                                                                                          \
+        const keeping *d = ctx;                                                                \
+        const T *x = (const T *)k->in[0]->p + from, scale = (T)d->scale;                       \
+        T *y = (T *)k->out[0]->p + from;                                                       \
+        uint8_t *mask = (uint8_t *)k->out[1]->p + from;                                        \
+        const uint32_t least = (uint32_t)d->least, none = d->least > UINT32_MAX;               \
+        for (int64_t i = 0; i < n; i++) mask[i] = w[i] >= least && !none;                      \
+        for (int64_t i = 0; i < n; i++) y[i] = w[i] >= least && !none ? x[i] * scale : 0;      \
     }
 DRAW_DROPOUT(draw_dropout_f32, float)
 DRAW_DROPOUT(draw_dropout_f64, double)

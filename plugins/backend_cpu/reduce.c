@@ -99,57 +99,57 @@ static void sum_line_f64(rd_acc *acc, const char *p, td_dtype dt, int64_t step, 
 
 #define PRAGMA(text) _Pragma(#text)
 /* A: type of the accumulator m and of the element v; how: m folded with v; op: OpenMP's name for that */
-#define FOLD_LINE(name, T, A, field, op, how)                                                     \
-    static void name(rd_acc *acc, const char *p, td_dtype dt, int64_t step, int64_t n)            \
-    {                                                                                             \
-        A m = acc->field;                                                                         \
-        (void)dt;                                                                                 \
-        if (step == (int64_t)sizeof(T)) {                                                         \
-            const T *x = (const T *)p;                                                            \
-            PRAGMA(omp simd reduction(op : m))                                                    \
-            for (int64_t i = 0; i < n; i++) {                                                     \
-                const A v = (A)x[i];                                                              \
-                m = how;                                                                          \
-            }                                                                                     \
-        } else {                                                                                  \
-            for (int64_t i = 0; i < n; i++) {                                                     \
-                const A v = (A)*(const T *)(p + i * step);                                        \
-                m = how;                                                                          \
-            }                                                                                     \
-        }                                                                                         \
-        acc->field = m;                                                                           \
+#define FOLD_LINE(name, T, A, field, op, how)                                          \
+    static void name(rd_acc *acc, const char *p, td_dtype dt, int64_t step, int64_t n) \
+    {                                                                                  \
+        A m = acc->field;                                                              \
+        (void)dt;                                                                      \
+        if (step == (int64_t)sizeof(T)) {                                              \
+            const T *x = (const T *)p;                                                 \
+            PRAGMA(omp simd reduction(op : m))                                         \
+            for (int64_t i = 0; i < n; i++) {                                          \
+                const A v = (A)x[i];                                                   \
+                m = how;                                                               \
+            }                                                                          \
+        } else {                                                                       \
+            for (int64_t i = 0; i < n; i++) {                                          \
+                const A v = (A) * (const T *)(p + i * step);                           \
+                m = how;                                                               \
+            }                                                                          \
+        }                                                                              \
+        acc->field = m;                                                                \
     }
 
-#define FOLD_ROWS(name, T, A, field, how)                                                         \
+#define FOLD_ROWS(name, T, A, field, how)                                                                         \
     static void name(rd_acc *acc, const char *p, td_dtype dt, int64_t row, int64_t rows, int64_t step, int64_t n) \
-    {                                                                                             \
-        (void)dt;                                                                                 \
-        for (; rows > 0; rows--, p += row) {                                                      \
-            if (step == (int64_t)sizeof(T)) {                                                     \
-                const T *x = (const T *)p;                                                        \
-                ST_SIMD                                                                           \
-                for (int64_t i = 0; i < n; i++) {                                                 \
-                    const A v = (A)x[i], m = acc[i].field;                                        \
-                    acc[i].field = how;                                                           \
-                }                                                                                 \
-            } else {                                                                              \
-                for (int64_t i = 0; i < n; i++) {                                                 \
-                    const A v = (A)*(const T *)(p + i * step), m = acc[i].field;                  \
-                    acc[i].field = how;                                                           \
-                }                                                                                 \
-            }                                                                                     \
-        }                                                                                         \
+    {                                                                                                             \
+        (void)dt;                                                                                                 \
+        for (; rows > 0; rows--, p += row) {                                                                      \
+            if (step == (int64_t)sizeof(T)) {                                                                     \
+                const T *x = (const T *)p;                                                                        \
+                ST_SIMD                                                                                           \
+                for (int64_t i = 0; i < n; i++) {                                                                 \
+                    const A v = (A)x[i], m = acc[i].field;                                                        \
+                    acc[i].field = how;                                                                           \
+                }                                                                                                 \
+            } else {                                                                                              \
+                for (int64_t i = 0; i < n; i++) {                                                                 \
+                    const A v = (A) * (const T *)(p + i * step), m = acc[i].field;                                \
+                    acc[i].field = how;                                                                           \
+                }                                                                                                 \
+            }                                                                                                     \
+        }                                                                                                         \
     }
 
 #define GREATER (v > m ? v : m)
 #define LESSER (v < m ? v : m)
 
-#define FOLD_INTS(op, sign, A, field, how)                         \
-    FOLD_LINE(op##_line_i64, int64_t, A, field, sign, how)         \
-    FOLD_LINE(op##_line_i32, int32_t, A, field, sign, how)         \
-    FOLD_LINE(op##_line_u8, uint8_t, A, field, sign, how)          \
-    FOLD_ROWS(op##_rows_i64, int64_t, A, field, how)               \
-    FOLD_ROWS(op##_rows_i32, int32_t, A, field, how)               \
+#define FOLD_INTS(op, sign, A, field, how)                 \
+    FOLD_LINE(op##_line_i64, int64_t, A, field, sign, how) \
+    FOLD_LINE(op##_line_i32, int32_t, A, field, sign, how) \
+    FOLD_LINE(op##_line_u8, uint8_t, A, field, sign, how)  \
+    FOLD_ROWS(op##_rows_i64, int64_t, A, field, how)       \
+    FOLD_ROWS(op##_rows_i32, int32_t, A, field, how)       \
     FOLD_ROWS(op##_rows_u8, uint8_t, A, field, how)
 
 FOLD_INTS(sum, +, uint64_t, u, m + v)
@@ -171,28 +171,28 @@ PICK(lesser_f32, float, <)
 PICK(lesser_f64, double, <)
 
 /* Up to 16 rows in their own type, then one step into the accumulators; n <= RD_BLOCK. */
-#define EXTREME_ROWS(name, T, pick, pick_f64)                                                                \
+#define EXTREME_ROWS(name, T, pick, pick_f64)                                                                     \
     static void name(rd_acc *acc, const char *p, td_dtype dt, int64_t row, int64_t rows, int64_t step, int64_t n) \
-    {                                                                                                        \
-        T t[RD_BLOCK];                                                                                       \
-        (void)dt;                                                                                            \
-        while (rows > 0) {                                                                                   \
-            int64_t run = rows < 16 ? rows : 16;                                                             \
-            for (int64_t i = 0; i < n; i++) t[i] = *(const T *)(p + i * step);                               \
-            for (int64_t r = 1; r < run; r++) {                                                              \
-                const char *q = p + r * row;                                                                 \
-                if (step == (int64_t)sizeof(T)) {                                                            \
-                    ST_SIMD                                                                                  \
-                    for (int64_t i = 0; i < n; i++) t[i] = pick(((const T *)q)[i], t[i]);                    \
-                } else {                                                                                     \
-                    for (int64_t i = 0; i < n; i++) t[i] = pick(*(const T *)(q + i * step), t[i]);           \
-                }                                                                                            \
-            }                                                                                                \
-            ST_SIMD                                                                                          \
-            for (int64_t i = 0; i < n; i++) acc[i].d = pick_f64((double)t[i], acc[i].d);                     \
-            rows -= run;                                                                                     \
-            p += run * row;                                                                                  \
-        }                                                                                                    \
+    {                                                                                                             \
+        T t[RD_BLOCK];                                                                                            \
+        (void)dt;                                                                                                 \
+        while (rows > 0) {                                                                                        \
+            int64_t run = rows < 16 ? rows : 16;                                                                  \
+            for (int64_t i = 0; i < n; i++) t[i] = *(const T *)(p + i * step);                                    \
+            for (int64_t r = 1; r < run; r++) {                                                                   \
+                const char *q = p + r * row;                                                                      \
+                if (step == (int64_t)sizeof(T)) {                                                                 \
+                    ST_SIMD                                                                                       \
+                    for (int64_t i = 0; i < n; i++) t[i] = pick(((const T *)q)[i], t[i]);                         \
+                } else {                                                                                          \
+                    for (int64_t i = 0; i < n; i++) t[i] = pick(*(const T *)(q + i * step), t[i]);                \
+                }                                                                                                 \
+            }                                                                                                     \
+            ST_SIMD                                                                                               \
+            for (int64_t i = 0; i < n; i++) acc[i].d = pick_f64((double)t[i], acc[i].d);                          \
+            rows -= run;                                                                                          \
+            p += run * row;                                                                                       \
+        }                                                                                                         \
     }
 EXTREME_ROWS(amax_rows_f32, float, greater_f32, greater_f64)
 EXTREME_ROWS(amax_rows_f64, double, greater_f64, greater_f64)
@@ -200,29 +200,29 @@ EXTREME_ROWS(amin_rows_f32, float, lesser_f32, lesser_f64)
 EXTREME_ROWS(amin_rows_f64, double, lesser_f64, lesser_f64)
 
 /* The greatest or least of the others, and beside it whether there is a NaN: two reductions that vectorise. */
-#define EXTREME_LINE(name, T, op, how, start)                                                     \
-    static void name(rd_acc *acc, const char *p, td_dtype dt, int64_t step, int64_t n)            \
-    {                                                                                             \
-        T m = start;                                                                              \
-        int nan = acc->d != acc->d;                                                               \
-        (void)dt;                                                                                 \
-        if (step == (int64_t)sizeof(T)) {                                                         \
-            const T *x = (const T *)p;                                                            \
-            PRAGMA(omp simd reduction(op : m) reduction(| : nan))                                \
-            for (int64_t i = 0; i < n; i++) {                                                     \
-                const T v = x[i];                                                                 \
-                m = how;                                                                          \
-                nan |= v != v;                                                                    \
-            }                                                                                     \
-        } else {                                                                                  \
-            for (int64_t i = 0; i < n; i++) {                                                     \
-                const T v = *(const T *)(p + i * step);                                           \
-                m = how;                                                                          \
-                nan |= v != v;                                                                    \
-            }                                                                                     \
-        }                                                                                         \
-        const double v = nan ? (double)NAN : (double)m;                                           \
-        acc->d = v != v ? v : op##_of(v, acc->d);                                                 \
+#define EXTREME_LINE(name, T, op, how, start)                                          \
+    static void name(rd_acc *acc, const char *p, td_dtype dt, int64_t step, int64_t n) \
+    {                                                                                  \
+        T m = start;                                                                   \
+        int nan = acc->d != acc->d;                                                    \
+        (void)dt;                                                                      \
+        if (step == (int64_t)sizeof(T)) {                                              \
+            const T *x = (const T *)p;                                                 \
+            PRAGMA(omp simd reduction(op : m) reduction(| : nan))                      \
+            for (int64_t i = 0; i < n; i++) {                                          \
+                const T v = x[i];                                                      \
+                m = how;                                                               \
+                nan |= v != v;                                                         \
+            }                                                                          \
+        } else {                                                                       \
+            for (int64_t i = 0; i < n; i++) {                                          \
+                const T v = *(const T *)(p + i * step);                                \
+                m = how;                                                               \
+                nan |= v != v;                                                         \
+            }                                                                          \
+        }                                                                              \
+        const double v = nan ? (double)NAN : (double)m;                                \
+        acc->d = v != v ? v : op##_of(v, acc->d);                                      \
     }
 static inline double max_of(double v, double m) { return GREATER; }
 static inline double min_of(double v, double m) { return LESSER; }
@@ -282,11 +282,11 @@ static void all_rows(rd_acc *acc, const char *p, td_dtype dt, int64_t row, int64
 
 /* ---- joining and storing ---- */
 
-#define JOIN(name, A, field, how)                       \
-    static void name(rd_acc *a, const rd_acc *b)        \
-    {                                                   \
-        const A m = a->field, v = b->field;             \
-        a->field = how;                                 \
+#define JOIN(name, A, field, how)                \
+    static void name(rd_acc *a, const rd_acc *b) \
+    {                                            \
+        const A m = a->field, v = b->field;      \
+        a->field = how;                          \
     }
 JOIN(sum_join_d, double, d, m + v)
 JOIN(sum_join_i, uint64_t, u, m + v)
@@ -297,11 +297,11 @@ JOIN(amax_join_i, int64_t, i, GREATER)
 JOIN(amin_join_d, double, d, lesser_f64(v, m))
 JOIN(amin_join_i, int64_t, i, LESSER)
 
-#define STORE(name, T, value)                                           \
-    static void name(char *to, const rd_acc *a, int64_t count)          \
-    {                                                                   \
-        (void)count;                                                    \
-        *(T *)to = (T)(value);                                          \
+#define STORE(name, T, value)                                  \
+    static void name(char *to, const rd_acc *a, int64_t count) \
+    {                                                          \
+        (void)count;                                           \
+        *(T *)to = (T)(value);                                 \
     }
 STORE(store_f32, float, a->d)
 STORE(store_f64, double, a->d)
@@ -314,13 +314,16 @@ STORE(mean_f64, double, a->d / (double)count)
 
 /* ---- kernels ---- */
 
-#define FLOAT_FOLDS(op, unit_, store)                                                                       \
-    [TD_F32] = {{.d = unit_}, op##_line_f32, op##_rows_f32, op##_join_d, store##_f32},                      \
-    [TD_F64] = {{.d = unit_}, op##_line_f64, op##_rows_f64, op##_join_d, store##_f64}
-#define INT_FOLDS(op, unit_, of_i64, of_i32, of_u8, of_bool)                                                \
-    [TD_I64] = {{.i = unit_}, op##_line_i64, op##_rows_i64, op##_join_i, of_i64},                           \
-    [TD_I32] = {{.i = unit_}, op##_line_i32, op##_rows_i32, op##_join_i, of_i32},                           \
-    [TD_U8] = {{.i = unit_}, op##_line_u8, op##_rows_u8, op##_join_i, of_u8},                               \
+#define FLOAT_FOLDS(op, unit_, store)                                                                             \
+    [TD_F32] = {{.d = unit_}, op##_line_f32, op##_rows_f32, op##_join_d, store##_f32}, [TD_F64] = {{.d = unit_},  \
+                                                                                                   op##_line_f64, \
+                                                                                                   op##_rows_f64, \
+                                                                                                   op##_join_d,   \
+                                                                                                   store##_f64}
+#define INT_FOLDS(op, unit_, of_i64, of_i32, of_u8, of_bool)                      \
+    [TD_I64] = {{.i = unit_}, op##_line_i64, op##_rows_i64, op##_join_i, of_i64}, \
+    [TD_I32] = {{.i = unit_}, op##_line_i32, op##_rows_i32, op##_join_i, of_i32}, \
+    [TD_U8] = {{.i = unit_}, op##_line_u8, op##_rows_u8, op##_join_i, of_u8},     \
     [TD_BOOL] = {{.i = unit_}, op##_line_u8, op##_rows_u8, op##_join_i, of_bool}
 
 /* Bits of the axes to reduce; an empty list means all. The core has checked them. */
@@ -342,20 +345,26 @@ static bool run(const td_kargs *k, const td_ints *axes, const rd_fold *folds)
     return true;
 }
 
-#define RUN(op, ...)                                                        \
-    static bool run_##op(const td_kargs *k)                                 \
-    {                                                                       \
-        static const rd_fold folds[TD_N_DTYPES] = {__VA_ARGS__};            \
-        return run(k, &((const td_##op##_attr *)k->attr)->axes, folds);     \
+#define RUN(op, ...)                                                    \
+    static bool run_##op(const td_kargs *k)                             \
+    {                                                                   \
+        static const rd_fold folds[TD_N_DTYPES] = {__VA_ARGS__};        \
+        return run(k, &((const td_##op##_attr *)k->attr)->axes, folds); \
     }
 RUN(sum, FLOAT_FOLDS(sum, 0, store), INT_FOLDS(sum, 0, store_i64, store_i64, store_i64, store_i64))
 RUN(mean, FLOAT_FOLDS(sum, 0, mean))
 RUN(prod, FLOAT_FOLDS(prod, 1, store), INT_FOLDS(prod, 1, store_i64, store_i64, store_i64, store_i64))
-#define EVERY_FOLD(fold)                                                                                     \
-    [TD_F32] = fold, [TD_F64] = fold, [TD_F16] = fold, [TD_BF16] = fold, [TD_I64] = fold, [TD_I32] = fold,   \
+#define EVERY_FOLD(fold)                                                                                   \
+    [TD_F32] = fold, [TD_F64] = fold, [TD_F16] = fold, [TD_BF16] = fold, [TD_I64] = fold, [TD_I32] = fold, \
     [TD_U8] = fold, [TD_BOOL] = fold
-#define ANY {{.i = 0}, any_line, any_rows, amax_join_i, store_bool}
-#define ALL {{.i = 1}, all_line, all_rows, amin_join_i, store_bool}
+#define ANY                                                   \
+    {                                                         \
+        {.i = 0}, any_line, any_rows, amax_join_i, store_bool \
+    }
+#define ALL                                                   \
+    {                                                         \
+        {.i = 1}, all_line, all_rows, amin_join_i, store_bool \
+    }
 RUN(any, EVERY_FOLD(ANY))
 RUN(all, EVERY_FOLD(ALL))
 

@@ -33,7 +33,7 @@ typedef struct {
     td_dtype dt;
     const char *x;
     char *y;
-    int nk, nr; /* merged axes that are kept, reduced */
+    int nk, nr;                                               /* merged axes that are kept, reduced */
     int64_t kdim[TD_MAX_DIM], kx[TD_MAX_DIM], ky[TD_MAX_DIM]; /* kept: extents, bytes in x and in y */
     int64_t rdim[TD_MAX_DIM], rx[TD_MAX_DIM];
     int64_t kept, count; /* results, elements of each */

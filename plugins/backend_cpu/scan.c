@@ -5,27 +5,27 @@
 enum { BLOCK = 256 };
 
 /* Columns c .. c + w - 1 of one outer index. */
-#define SCAN(name, T, O, A, as_sum)                                                         \
-    static void name(const void *px, void *py, int64_t n, int64_t inner, int64_t w)         \
-    {                                                                                       \
-        const T *x = px;                                                                    \
-        O *y = py;                                                                          \
-        A s[BLOCK] = {0};                                                                   \
-        if (w == 1) {                                                                       \
-            A sum = 0;                                                                      \
-            for (int64_t j = 0; j < n; j++) {                                               \
-                sum += (A)x[j * inner];                                                     \
-                y[j * inner] = (O)as_sum(sum);                                              \
-            }                                                                               \
-            return;                                                                         \
-        }                                                                                   \
-        for (int64_t j = 0; j < n; j++, x += inner, y += inner) {                           \
-            _Pragma("omp simd")                                                             \
-            for (int64_t c = 0; c < w; c++) {                                               \
-                s[c] += (A)x[c];                                                            \
-                y[c] = (O)as_sum(s[c]);                                                     \
-            }                                                                               \
-        }                                                                                   \
+#define SCAN(name, T, O, A, as_sum)                                                 \
+    static void name(const void *px, void *py, int64_t n, int64_t inner, int64_t w) \
+    {                                                                               \
+        const T *x = px;                                                            \
+        O *y = py;                                                                  \
+        A s[BLOCK] = {0};                                                           \
+        if (w == 1) {                                                               \
+            A sum = 0;                                                              \
+            for (int64_t j = 0; j < n; j++) {                                       \
+                sum += (A)x[j * inner];                                             \
+                y[j * inner] = (O)as_sum(sum);                                      \
+            }                                                                       \
+            return;                                                                 \
+        }                                                                           \
+        for (int64_t j = 0; j < n; j++, x += inner, y += inner) {                   \
+            _Pragma("omp simd") for (int64_t c = 0; c < w; c++)                     \
+            {                                                                       \
+                s[c] += (A)x[c];                                                    \
+                y[c] = (O)as_sum(s[c]);                                             \
+            }                                                                       \
+        }                                                                           \
     }
 SCAN(scan_f32, float, float, double, (float))
 SCAN(scan_f64, double, double, double, (double))

@@ -56,8 +56,7 @@ static void wide_keys(wide *to, const td_view *x, int64_t from, int64_t step, in
         int64_t e = from + i * step;
         if (x->dt == TD_F64) to[i].key = key_f64(((const double *)x->p)[e]) ^ mask;
         else if (x->dt == TD_I64) to[i].key = ((uint64_t)((const int64_t *)x->p)[e] ^ 0x8000000000000000u) ^ mask;
-        else { /* 4 bytes and more elements than 32 bits count */
-            uint64_t one;
+        else { /* 4 bytes and more elements than 32 bits count */ uint64_t one;
             narrow_keys(&one, x, e, 1, 1, false);
             to[i].key = (one >> 32) ^ mask;
         }
@@ -115,9 +114,9 @@ static void put(const lines *l, int64_t to, int64_t from)
     if (l->index) ((int64_t *)l->index->p)[to] = from;
 }
 
-#define PUT_VALUES(type)                                              \
-    for (int64_t i = 0; i < l->k; i++)                                \
-        ((type *)l->values->p)[to + i * l->inner] = ((const type *)l->x->p)[from + places[i * l->inner] * l->inner]
+#define PUT_VALUES(type)               \
+    for (int64_t i = 0; i < l->k; i++) \
+    ((type *)l->values->p)[to + i * l->inner] = ((const type *)l->x->p)[from + places[i * l->inner] * l->inner]
 
 /** One line: o, c its place around the axis. */
 static void do_line(const lines *l, int64_t o, int64_t c, void *ws)
@@ -159,8 +158,14 @@ static bool run_lines(const td_kargs *a, int64_t axis, bool flip, const td_view 
 {
     const td_view *x = a->in[0];
     if (axis < 0) axis += x->nd;
-    lines l = {.x = x, .values = values, .index = index, .outer = 1, .n = x->dim[axis], .inner = 1,
-               .k = index->dim[axis], .flip = flip};
+    lines l = {.x = x,
+               .values = values,
+               .index = index,
+               .outer = 1,
+               .n = x->dim[axis],
+               .inner = 1,
+               .k = index->dim[axis],
+               .flip = flip};
     for (int32_t i = 0; i < x->nd; i++) {
         if (i < axis) l.outer *= x->dim[i];
         if (i > axis) l.inner *= x->dim[i];

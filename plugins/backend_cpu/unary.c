@@ -39,11 +39,11 @@ ST_UNARY(same_i64, int64_t, int64_t, a)
 ST_UNARY(same_i32, int32_t, int32_t, a)
 ST_UNARY(same_u8, uint8_t, uint8_t, a)
 
-ST_UNARY_C(clamp_f32, float, float, a < c0 ? (c0 > c1 ? c1 : c0) : a > c1 ? c1 : a)
-ST_UNARY_C(clamp_f64, double, double, a < c0 ? (c0 > c1 ? c1 : c0) : a > c1 ? c1 : a)
-ST_UNARY_C(clamp_i64, int64_t, int64_t, a < c0 ? (c0 > c1 ? c1 : c0) : a > c1 ? c1 : a)
-ST_UNARY_C(clamp_i32, int32_t, int32_t, a < c0 ? (c0 > c1 ? c1 : c0) : a > c1 ? c1 : a)
-ST_UNARY_C(clamp_u8, uint8_t, uint8_t, a < c0 ? (c0 > c1 ? c1 : c0) : a > c1 ? c1 : a)
+ST_UNARY_C(clamp_f32, float, float, a<c0 ? (c0 > c1 ? c1 : c0) : a> c1 ? c1 : a)
+ST_UNARY_C(clamp_f64, double, double, a<c0 ? (c0 > c1 ? c1 : c0) : a> c1 ? c1 : a)
+ST_UNARY_C(clamp_i64, int64_t, int64_t, a<c0 ? (c0 > c1 ? c1 : c0) : a> c1 ? c1 : a)
+ST_UNARY_C(clamp_i32, int32_t, int32_t, a<c0 ? (c0 > c1 ? c1 : c0) : a> c1 ? c1 : a)
+ST_UNARY_C(clamp_u8, uint8_t, uint8_t, a<c0 ? (c0 > c1 ? c1 : c0) : a> c1 ? c1 : a)
 
 /* ---- sin and cos: vm_sinf and vm_cosf are right up to VM_TRIG_MAX; a piece with a larger element goes to the C
  * library ---- */
@@ -95,17 +95,16 @@ static bool run(const td_kargs *k, by_dtype fns, const void *ctx, int cost)
 }
 
 /* cost: that of f32; f64 functions that are not just instructions are calls */
-#define RUN(op, cost, cost64, ...)                                           \
-    static bool run_##op(const td_kargs *k)                                  \
-    {                                                                        \
-        static const by_dtype fns = __VA_ARGS__;                             \
-        return run(k, fns, NULL, k->compute == TD_F64 ? (cost64) : (cost));  \
+#define RUN(op, cost, cost64, ...)                                          \
+    static bool run_##op(const td_kargs *k)                                 \
+    {                                                                       \
+        static const by_dtype fns = __VA_ARGS__;                            \
+        return run(k, fns, NULL, k->compute == TD_F64 ? (cost64) : (cost)); \
     }
 #define RUN_FLOAT(op) RUN(op, ST_MATH, ST_CALL, {[TD_F32] = op##_f32, [TD_F64] = op##_f64})
 #define RUN_ROOT(op) RUN(op, ST_MATH, ST_MATH, {[TD_F32] = op##_f32, [TD_F64] = op##_f64})
 #define RUN_ALL(op, i64, i32, u8) \
-    RUN(op, ST_MOVE, ST_MOVE,     \
-        {[TD_F32] = op##_f32, [TD_F64] = op##_f64, [TD_I64] = i64, [TD_I32] = i32, [TD_U8] = u8})
+    RUN(op, ST_MOVE, ST_MOVE, {[TD_F32] = op##_f32, [TD_F64] = op##_f64, [TD_I64] = i64, [TD_I32] = i32, [TD_U8] = u8})
 
 RUN_ALL(neg, neg_i64, neg_i32, neg_u8)
 RUN_ALL(abs, abs_i64, abs_i32, same_u8)
@@ -134,8 +133,8 @@ static int64_t int_bound(double x, int64_t least, int64_t most)
 
 static bool run_clamp(const td_kargs *k)
 {
-    static const by_dtype fns = {[TD_F32] = clamp_f32, [TD_F64] = clamp_f64, [TD_I64] = clamp_i64, [TD_I32] = clamp_i32,
-                                 [TD_U8] = clamp_u8};
+    static const by_dtype fns = {
+        [TD_F32] = clamp_f32, [TD_F64] = clamp_f64, [TD_I64] = clamp_i64, [TD_I32] = clamp_i32, [TD_U8] = clamp_u8};
     const td_clamp_attr *a = k->attr;
     double min = isnan(a->min) ? -INFINITY : a->min, max = isnan(a->max) ? INFINITY : a->max;
     if (k->compute == TD_F32) {
@@ -160,11 +159,24 @@ static bool run_clamp(const td_kargs *k)
 #define ROW(op, dtypes) CPU_KERNEL(#op, dtypes, TD_K_STRIDED | TD_K_ALIAS_OK, run_##op)
 
 static const td_kernel rows[] = {
-    ROW(neg, NUMBERS),         ROW(abs, NUMBERS),         ROW(sign, NUMBERS),    ROW(square, NUMBERS),
-    ROW(floor, NUMBERS),       ROW(ceil, NUMBERS),        ROW(round, NUMBERS),   ROW(clamp, NUMBERS),
-    ROW(exp, TD_BITS_FLOAT),   ROW(expm1, TD_BITS_FLOAT), ROW(log, TD_BITS_FLOAT),
-    ROW(log1p, TD_BITS_FLOAT), ROW(sqrt, TD_BITS_FLOAT),  ROW(rsqrt, TD_BITS_FLOAT),
-    ROW(sin, TD_BITS_FLOAT),   ROW(cos, TD_BITS_FLOAT),   ROW(tanh, TD_BITS_FLOAT),
-    ROW(erf, TD_BITS_FLOAT),   ROW(reciprocal, TD_BITS_FLOAT),
+    ROW(neg, NUMBERS),
+    ROW(abs, NUMBERS),
+    ROW(sign, NUMBERS),
+    ROW(square, NUMBERS),
+    ROW(floor, NUMBERS),
+    ROW(ceil, NUMBERS),
+    ROW(round, NUMBERS),
+    ROW(clamp, NUMBERS),
+    ROW(exp, TD_BITS_FLOAT),
+    ROW(expm1, TD_BITS_FLOAT),
+    ROW(log, TD_BITS_FLOAT),
+    ROW(log1p, TD_BITS_FLOAT),
+    ROW(sqrt, TD_BITS_FLOAT),
+    ROW(rsqrt, TD_BITS_FLOAT),
+    ROW(sin, TD_BITS_FLOAT),
+    ROW(cos, TD_BITS_FLOAT),
+    ROW(tanh, TD_BITS_FLOAT),
+    ROW(erf, TD_BITS_FLOAT),
+    ROW(reciprocal, TD_BITS_FLOAT),
 };
 CPU_TABLE(unary, rows)

@@ -21,33 +21,33 @@ static inline bool check_count(bool ok, const char *file, int line, const char *
 
 #define CHECK(condition) check_count((condition), __FILE__, __LINE__, #condition)
 
-#define CHECK_INT(expected, got)                                                                          \
-    do {                                                                                                  \
-        long long want_ = (long long)(expected), got_ = (long long)(got);                                 \
-        if (!check_count(want_ == got_, __FILE__, __LINE__, #got))                                        \
-            printf("        expected %lld, got %lld\n", want_, got_);                                     \
+#define CHECK_INT(expected, got)                                          \
+    do {                                                                  \
+        long long want_ = (long long)(expected), got_ = (long long)(got); \
+        if (!check_count(want_ == got_, __FILE__, __LINE__, #got))        \
+            printf("        expected %lld, got %lld\n", want_, got_);     \
     } while (0)
 
 /** tolerance: absolute; 0 asks for the same value. */
-#define CHECK_NEAR(expected, got, tolerance)                                                              \
-    do {                                                                                                  \
-        double want_ = (expected), got_ = (got);                                                          \
-        if (!check_count(want_ == got_ || fabs(want_ - got_) <= (tolerance), __FILE__, __LINE__, #got))   \
-            printf("        expected %.17g, got %.17g\n", want_, got_);                                   \
+#define CHECK_NEAR(expected, got, tolerance)                                                            \
+    do {                                                                                                \
+        double want_ = (expected), got_ = (got);                                                        \
+        if (!check_count(want_ == got_ || fabs(want_ - got_) <= (tolerance), __FILE__, __LINE__, #got)) \
+            printf("        expected %.17g, got %.17g\n", want_, got_);                                 \
     } while (0)
 
-#define CHECK_STR(expected, got)                                                                          \
-    do {                                                                                                  \
-        const char *want_ = (expected), *got_ = (got);                                                    \
-        if (!check_count(got_ && !strcmp(want_, got_), __FILE__, __LINE__, #got))                         \
-            printf("        expected \"%s\"\n        got      \"%s\"\n", want_, got_ ? got_ : "(NULL)");  \
+#define CHECK_STR(expected, got)                                                                         \
+    do {                                                                                                 \
+        const char *want_ = (expected), *got_ = (got);                                                   \
+        if (!check_count(got_ && !strcmp(want_, got_), __FILE__, __LINE__, #got))                        \
+            printf("        expected \"%s\"\n        got      \"%s\"\n", want_, got_ ? got_ : "(NULL)"); \
     } while (0)
 
-#define RUN(test)                   \
-    do {                            \
-        printf("%s\n", #test);      \
-        fflush(stdout);             \
-        test();                     \
+#define RUN(test)              \
+    do {                       \
+        printf("%s\n", #test); \
+        fflush(stdout);        \
+        test();                \
     } while (0)
 
 /** Prints the counts; returns main's exit status. */

@@ -38,8 +38,9 @@ static void promotion_follows_the_table(void)
 {
     static const struct {
         td_dtype a, b, want;
-    } pairs[] = {{TD_F32, TD_F64, TD_F64}, {TD_F16, TD_BF16, TD_F32}, {TD_I64, TD_F16, TD_F16}, {TD_U8, TD_I32, TD_I32},
-                 {TD_BOOL, TD_U8, TD_U8},  {TD_BOOL, TD_BOOL, TD_BOOL}, {TD_I32, TD_I64, TD_I64}};
+    } pairs[] = {{TD_F32, TD_F64, TD_F64}, {TD_F16, TD_BF16, TD_F32}, {TD_I64, TD_F16, TD_F16},
+                 {TD_U8, TD_I32, TD_I32},  {TD_BOOL, TD_U8, TD_U8},   {TD_BOOL, TD_BOOL, TD_BOOL},
+                 {TD_I32, TD_I64, TD_I64}};
     TD->scope_push();
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         td_tensor *x = td_ones(td_dims(2), pairs[i].a), *y = td_ones(td_dims(2), pairs[i].b);

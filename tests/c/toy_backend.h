@@ -45,8 +45,18 @@ static bool toy_fill(void *dev, void *stream, void *to, int byte, size_t bytes)
     memset(to, byte, bytes);
     return true;
 }
-static const td_backend toy_cpu = {.size = sizeof toy_cpu, .name = "cpu", .doc = "for tests", .score = toy_one, .count = toy_one, .open = toy_open,
-                                   .close = toy_close, .props = toy_props, .alloc = toy_alloc, .free = toy_free, .copy = toy_copy, .fill = toy_fill};
+static const td_backend toy_cpu = {.size = sizeof toy_cpu,
+                                   .name = "cpu",
+                                   .doc = "for tests",
+                                   .score = toy_one,
+                                   .count = toy_one,
+                                   .open = toy_open,
+                                   .close = toy_close,
+                                   .props = toy_props,
+                                   .alloc = toy_alloc,
+                                   .free = toy_free,
+                                   .copy = toy_copy,
+                                   .fill = toy_fill};
 
 static double toy_get(const td_view *v, int64_t i)
 {
@@ -68,16 +78,16 @@ static void toy_set(const td_view *v, int64_t i, double x)
     }
 }
 
-#define TOY_KERNEL(name, expression)                                        \
-    static bool toy_##name(const td_kargs *a)                               \
-    {                                                                       \
-        for (int64_t i = 0; i < td_view_numel(a->out[0]); i++) {            \
-            double x = a->n_in > 0 ? toy_get(a->in[0], i) : 0;              \
-            double y = a->n_in > 1 ? toy_get(a->in[1], i) : 0;              \
-            (void)x, (void)y;                                               \
-            toy_set(a->out[0], i, (expression));                            \
-        }                                                                   \
-        return true;                                                        \
+#define TOY_KERNEL(name, expression)                             \
+    static bool toy_##name(const td_kargs *a)                    \
+    {                                                            \
+        for (int64_t i = 0; i < td_view_numel(a->out[0]); i++) { \
+            double x = a->n_in > 0 ? toy_get(a->in[0], i) : 0;   \
+            double y = a->n_in > 1 ? toy_get(a->in[1], i) : 0;   \
+            (void)x, (void)y;                                    \
+            toy_set(a->out[0], i, (expression));                 \
+        }                                                        \
+        return true;                                             \
     }
 TOY_KERNEL(full, ((const td_full_attr *)a->attr)->value)
 TOY_KERNEL(same, x)
@@ -85,9 +95,13 @@ TOY_KERNEL(add, x + y)
 TOY_KERNEL(mul, x *y)
 TOY_KERNEL(neg, -x)
 
-#define TOY_ROW(name, fn) {.size = sizeof(td_kernel), .op = name, .device = "cpu", .dtypes = TD_BITS_ALL, .flags = TD_K_ALIAS_OK, .run = fn}
+#define TOY_ROW(name, fn)                                                                                      \
+    {                                                                                                          \
+        .size = sizeof(td_kernel), .op = name, .device = "cpu", .dtypes = TD_BITS_ALL, .flags = TD_K_ALIAS_OK, \
+        .run = fn                                                                                              \
+    }
 static const td_kernel toy_kernels[] = {TOY_ROW("full", toy_full), TOY_ROW("copy", toy_same), TOY_ROW("cast", toy_same),
-                                        TOY_ROW("add", toy_add), TOY_ROW("mul", toy_mul), TOY_ROW("neg", toy_neg)};
+                                        TOY_ROW("add", toy_add),   TOY_ROW("mul", toy_mul),   TOY_ROW("neg", toy_neg)};
 
 /** Registers it. Kernels first: they wait for their backend. */
 static inline bool toy_register(void)

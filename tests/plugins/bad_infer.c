@@ -39,11 +39,19 @@ static bool run(const td_kargs *a)
     return true;
 }
 
-#define ROW(op, rule) {.size = sizeof(td_op), .name = "bad." #op, .doc = "", .in = "x", .out = "y", .flags = TD_OP_PRIM, .infer = rule}
-static const td_op ops[] = {ROW(axes, too_many_axes), ROW(negative, negative), ROW(huge, huge), ROW(dtype, no_dtype), ROW(silent, silent),
-                            ROW(outputs, many_outputs)};
-#define KERNEL(op_name) {.size = sizeof(td_kernel), .op = "bad." #op_name, .device = "cpu", .dtypes = TD_BITS_ALL, .run = run}
-static const td_kernel kernels[] = {KERNEL(axes), KERNEL(negative), KERNEL(huge), KERNEL(dtype), KERNEL(silent), KERNEL(outputs)};
+#define ROW(op, rule)                                                                                     \
+    {                                                                                                     \
+        .size = sizeof(td_op), .name = "bad." #op, .doc = "", .in = "x", .out = "y", .flags = TD_OP_PRIM, \
+        .infer = rule                                                                                     \
+    }
+static const td_op ops[] = {ROW(axes, too_many_axes), ROW(negative, negative), ROW(huge, huge),
+                            ROW(dtype, no_dtype),     ROW(silent, silent),     ROW(outputs, many_outputs)};
+#define KERNEL(op_name)                                                                                      \
+    {                                                                                                        \
+        .size = sizeof(td_kernel), .op = "bad." #op_name, .device = "cpu", .dtypes = TD_BITS_ALL, .run = run \
+    }
+static const td_kernel kernels[] = {KERNEL(axes),  KERNEL(negative), KERNEL(huge),
+                                    KERNEL(dtype), KERNEL(silent),   KERNEL(outputs)};
 
 static bool reg(void)
 {

@@ -72,12 +72,12 @@ static td_tensor *lost(td_module *self, td_tensor *x)
     (void)x;
     return td_param(self, "nowhere");
 }
-static td_tensor *live(td_module *self, td_tensor *x)
-{
-    return td_mul(x, td_scalar(self, "lr"));
-}
+static td_tensor *live(td_module *self, td_tensor *x) { return td_mul(x, td_scalar(self, "lr")); }
 
-#define LAYER(layer_name, ...) {.size = sizeof(td_layer), .kind = TD_LAYER, .name = layer_name, .doc = "", __VA_ARGS__}
+#define LAYER(layer_name, ...)                                                                 \
+    {                                                                                          \
+        .size = sizeof(td_layer), .kind = TD_LAYER, .name = layer_name, .doc = "", __VA_ARGS__ \
+    }
 static const td_layer layers[] = {
     LAYER("BadNull", .forward1 = null),
     LAYER("BadSilent", .forward = silent),
@@ -102,5 +102,7 @@ static bool reg(void)
     return true;
 }
 TD_PLUGIN("bad_layer", "1.0", "MIT",
-          "layer:BadNull layer:BadSilent layer:BadPending layer:BadNoOutput layer:BadInit layer:BadSelf layer:BadTwice layer:BadShape "
-          "layer:BadHuge layer:BadKind layer:BadChild layer:BadLate layer:BadLost layer:BadLive", reg, NULL)
+          "layer:BadNull layer:BadSilent layer:BadPending layer:BadNoOutput layer:BadInit layer:BadSelf layer:BadTwice "
+          "layer:BadShape "
+          "layer:BadHuge layer:BadKind layer:BadChild layer:BadLate layer:BadLost layer:BadLive",
+          reg, NULL)

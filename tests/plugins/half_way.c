@@ -7,5 +7,8 @@ static bool parts(const td_call *c, td_tensor **out)
     return out[0] != NULL;
 }
 static const td_op op = {.size = sizeof op, .name = "half.way", .doc = "-x", .in = "x", .out = "y", .decompose = parts};
-static bool reg(void) { return td_add_layer(&layer) && td_add_op(&op) && td_fail("the licence server does not answer"); }
+static bool reg(void)
+{
+    return td_add_layer(&layer) && td_add_op(&op) && td_fail("the licence server does not answer");
+}
 TD_PLUGIN("half_way", "1.0", "MIT", "layer:HalfWay op:half.way", reg, NULL)

@@ -3,8 +3,8 @@
 #define TIDE_HOSTILE_H
 #include <tide/plugin.h>
 
-#define HOSTILE_TEXT(abi, name, provides)                                       \
-    static const char td_text_[] __attribute__((section(".tide"), used)) =      \
+#define HOSTILE_TEXT(abi, name, provides)                                  \
+    static const char td_text_[] __attribute__((section(".tide"), used)) = \
         "tide\nabi=" abi "\nname=" name "\nversion=1.0\nlicence=MIT\nprovides=" provides "\n"
 
 #define HOSTILE_DESC(magic, major, minor, size, opt_size, reg) \
@@ -18,6 +18,7 @@ static inline td_tensor *hostile_identity(td_module *self, td_tensor *x)
     return x;
 }
 #define HOSTILE_LAYER(table, layer_name) \
-    static const td_layer table = {.size = sizeof table, .kind = TD_LAYER, .name = layer_name, .doc = "y = x", .forward1 = hostile_identity}
+    static const td_layer table = {      \
+        .size = sizeof table, .kind = TD_LAYER, .name = layer_name, .doc = "y = x", .forward1 = hostile_identity}
 
 #endif

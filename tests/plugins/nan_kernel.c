@@ -13,7 +13,12 @@ static bool run_silent(const td_kargs *a)
     return false;
 }
 static const td_op ops[] = {
-    {.size = sizeof(td_op), .name = "nan.maker", .doc = "NaN in the shape of x", .in = "x", .out = "y", .flags = TD_OP_PRIM},
+    {.size = sizeof(td_op),
+     .name = "nan.maker",
+     .doc = "NaN in the shape of x",
+     .in = "x",
+     .out = "y",
+     .flags = TD_OP_PRIM},
     {.size = sizeof(td_op), .name = "nan.silent", .doc = "fails", .in = "x", .out = "y", .flags = TD_OP_PRIM},
 };
 static const td_kernel kernels[] = {
@@ -26,4 +31,5 @@ static bool reg(void)
         if (!td_add_op(&ops[i]) || !td_add_kernel(&kernels[i])) return false;
     return true;
 }
-TD_PLUGIN("nan_kernel", "1.0", "MIT", "op:nan.maker op:nan.silent kernel:nan.maker@cpu kernel:nan.silent@cpu", reg, NULL)
+TD_PLUGIN("nan_kernel", "1.0", "MIT", "op:nan.maker op:nan.silent kernel:nan.maker@cpu kernel:nan.silent@cpu", reg,
+          NULL)

@@ -7,6 +7,11 @@ static bool run(const td_kargs *a)
     for (int64_t i = 0; i < td_view_numel(a->out[0]); i++) y[i] = x[i] + 100.0f;
     return true;
 }
-static const td_kernel kernel = {.size = sizeof kernel, .op = "test.overlaid", .device = "cpu", .dtypes = TD_BIT(TD_F32), .priority = 10, .run = run};
+static const td_kernel kernel = {.size = sizeof kernel,
+                                 .op = "test.overlaid",
+                                 .device = "cpu",
+                                 .dtypes = TD_BIT(TD_F32),
+                                 .priority = 10,
+                                 .run = run};
 static bool reg(void) { return td_add_kernel(&kernel); }
 TD_PLUGIN("overlay", "1.0", "MIT", "kernel:test.overlaid@cpu", reg, NULL)

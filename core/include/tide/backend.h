@@ -11,7 +11,7 @@ typedef enum { TD_H2D, TD_D2H, TD_D2D } td_copy_kind;
 /** What a device is. unified: the host may read its memory; async: kernels run after run() has returned. */
 typedef struct {
     size_t size;
-    const char *name; /* "AMD EPYC", "NVIDIA H200"                                                 */
+    const char *name;                    /* "AMD EPYC", "NVIDIA H200"                                                 */
     uint64_t mem_total, mem_free, align; /* bytes                                                  */
     int32_t ordinal;
     uint32_t unified, async, capture, dtypes;

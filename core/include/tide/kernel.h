@@ -42,12 +42,12 @@ enum {
 
 typedef struct td_kernel {
     size_t size;
-    const char *op, *device; /* "softmax", "cuda"                                                        */
-    uint32_t dtypes, flags;  /* dtypes: TD_BIT of each compute dtype                                     */
-    int32_t priority;        /* highest first, then the newest                                           */
-    const char *layouts;     /* TD_K_LAYOUT: opaque layouts that it takes, by name                       */
-    bool (*accepts)(const td_kargs *);                       /* NULL = yes; no: the next in the chain    */
-    bool (*layout)(const td_kargs *, td_view *const *out);   /* strides or layout of outputs             */
+    const char *op, *device;           /* "softmax", "cuda"                                                        */
+    uint32_t dtypes, flags;            /* dtypes: TD_BIT of each compute dtype                                     */
+    int32_t priority;                  /* highest first, then the newest                                           */
+    const char *layouts;               /* TD_K_LAYOUT: opaque layouts that it takes, by name                       */
+    bool (*accepts)(const td_kargs *); /* NULL = yes; no: the next in the chain    */
+    bool (*layout)(const td_kargs *, td_view *const *out);        /* strides or layout of outputs             */
     bool (*plan)(const td_kargs *, void **plan, size_t *ws_size); /* may allocate, compile and measure   */
     void (*plan_free)(void *plan);
     bool (*run)(const td_kargs *); /* enqueue only: no malloc, no sync, no I/O                           */

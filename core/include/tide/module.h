@@ -14,8 +14,8 @@ typedef struct td_layer {
     uint32_t kind, reserved; /* TD_LAYER or TD_LOSS                                                      */
     const char *name, *doc;
     td_opts opts;
-    const char *in, *out;    /* signatures with ? # ~ and, in `in`, *; NULL = "x" and "y"                */
-    bool (*init)(td_module *self, const void *opts); /* declares parameters, buffers, children; NULL = none */
+    const char *in, *out; /* signatures with ? # ~ and, in `in`, *; NULL = "x" and "y"                */
+    bool (*init)(td_module *self, const void *opts);       /* declares parameters, buffers, children; NULL = none */
     td_tensor *(*forward1)(td_module *self, td_tensor *x); /* one in, one out; or                        */
     bool (*forward)(td_module *self, td_tensor *const *in, uint32_t n_in, td_tensor **out);
     td_samples *sample;

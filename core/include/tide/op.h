@@ -42,22 +42,22 @@ typedef struct {
 enum { TD_MAX_OUT = 64 };
 
 enum {
-    TD_OP_PRIM = 1,       /* a primitive: every backend has a kernel; decompose is NULL              */
-    TD_OP_BWD_DIFF = 2,   /* backward is made of differentiable ops on inputs and visible outputs    */
-    TD_OP_ONCE_DIFF = 4,  /* a second derivative is an error                                         */
-    TD_OP_RNG = 8,        /* draws random numbers: kargs.rng is set, one word an element of output 0 */
-    TD_OP_HOST_SYNC = 16, /* reads the device from the host                                          */
-    TD_OP_VIEW = 32,      /* outputs share the storage of input 0: view() instead of a kernel        */
-    TD_OP_GOUT_NULL = 64, /* backward takes NULL in gout instead of zeros                            */
-    TD_OP_OPTIONAL = 128, /* neither kernel nor decompose needed: its caller has another way         */
+    TD_OP_PRIM = 1,         /* a primitive: every backend has a kernel; decompose is NULL              */
+    TD_OP_BWD_DIFF = 2,     /* backward is made of differentiable ops on inputs and visible outputs    */
+    TD_OP_ONCE_DIFF = 4,    /* a second derivative is an error                                         */
+    TD_OP_RNG = 8,          /* draws random numbers: kargs.rng is set, one word an element of output 0 */
+    TD_OP_HOST_SYNC = 16,   /* reads the device from the host                                          */
+    TD_OP_VIEW = 32,        /* outputs share the storage of input 0: view() instead of a kernel        */
+    TD_OP_GOUT_NULL = 64,   /* backward takes NULL in gout instead of zeros                            */
+    TD_OP_OPTIONAL = 128,   /* neither kernel nor decompose needed: its caller has another way         */
     TD_OP_NO_PROMOTE = 256, /* inputs keep their dtypes; compute is that of input 0                  */
-    TD_OP_ROW_MAJOR = 512 /* outputs are row-major; else they may take the order of input 0's axes    */
+    TD_OP_ROW_MAJOR = 512   /* outputs are row-major; else they may take the order of input 0's axes    */
 };
 
 typedef struct td_op {
     size_t size;
-    const char *name, *doc; /* "softmax"; a third party's: "myns.swiglu"                             */
-    const char *in, *out;   /* signatures                                                            */
+    const char *name, *doc;     /* "softmax"; a third party's: "myns.swiglu"                             */
+    const char *in, *out;       /* signatures                                                            */
     uint64_t save_in, save_out; /* bit i = the i-th name: backward may read its data. Else: a shell  */
     uint32_t flags;
     td_opts attr;

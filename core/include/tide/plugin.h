@@ -22,8 +22,9 @@ typedef struct td_host {
     size_t size;
     uint32_t abi_major, abi_minor;
     bool (*add)(td_kind, const void *table);
-    td_tensor *(*fail)(td_status, const char *file, int line, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
-    td_status (*error)(void); /* of the pending error, or TD_OK                                          */
+    td_tensor *(*fail)(td_status, const char *file, int line, const char *fmt, ...)
+        __attribute__((format(printf, 4, 5)));
+    td_status (*error)(void);            /* of the pending error, or TD_OK                                          */
     uint32_t (*op_id)(const char *name); /* loads the plugin that provides it; an error and UINT32_MAX if none does */
     /** out has room for *n_out places; *n_out is then the count. */
     bool (*call)(uint32_t op, td_tensor *const *in, uint32_t n_in, const void *attr, td_tensor **out, uint32_t *n_out);
@@ -32,8 +33,8 @@ typedef struct td_host {
                       uint32_t n_out);
     bool (*item)(td_tensor *, td_dtype as, void *value); /* the only host read: a tensor of one element  */
     td_tensor *(*from_data)(td_dtype, int64_t nd, const int64_t *dim, const void *host); /* copies       */
-    const td_view *(*view)(const td_tensor *);           /* NULL's: a view of nd 0                       */
-    int64_t (*dim)(const td_tensor *, int i);            /* negative counts from the end; a failed one: 1 */
+    const td_view *(*view)(const td_tensor *); /* NULL's: a view of nd 0                       */
+    int64_t (*dim)(const td_tensor *, int i);  /* negative counts from the end; a failed one: 1 */
     td_tensor *(*keep)(td_tensor *);
     void (*release)(td_tensor *);
     void (*used_on)(td_tensor *, void *stream);
@@ -71,12 +72,12 @@ extern __attribute__((visibility("hidden"))) const td_host *TD;
 extern __attribute__((visibility("default"))) const td_plugin td_plugin_desc;
 
 /** Declares the plugin, once per .so. provides: "layer:Linear op:my.swiglu kernel:conv2d@cpu backend:cpu kernel:*@cpu" */
-#define TD_PLUGIN(name, version, licence, provides, reg, shutdown)                                              \
-    const td_host *TD;                                                                                          \
-    static const char td_text_[] __attribute__((section(".tide"), used)) =                                      \
+#define TD_PLUGIN(name, version, licence, provides, reg, shutdown)                                                     \
+    const td_host *TD;                                                                                                 \
+    static const char td_text_[] __attribute__((section(".tide"), used)) =                                             \
         "tide\nabi=" TD_ABI_TEXT "\nname=" name "\nversion=" version "\nlicence=" licence "\nprovides=" provides "\n"; \
-    const td_plugin td_plugin_desc = {                                                                          \
-        TD_PLUGIN_MAGIC, TD_ABI_MAJOR, TD_ABI_MINOR, sizeof(td_plugin), sizeof(td_opt), td_text_, &TD, reg, shutdown};
+    const td_plugin td_plugin_desc = {TD_PLUGIN_MAGIC, TD_ABI_MAJOR, TD_ABI_MINOR, sizeof(td_plugin), sizeof(td_opt),  \
+                                      td_text_,        &TD,          reg,          shutdown};
 
 /** Records the first failure as one sentence: who, what was expected, what came. Yields NULL, and so false. */
 #define td_fail(...) TD->fail(TD_EINVAL, __FILE__, __LINE__, __VA_ARGS__)
@@ -138,7 +139,10 @@ static inline void td_release(td_tensor *t) { TD->release(t); }
 static inline void td_used_on(td_tensor *t, void *stream) { TD->used_on(t, stream); }
 
 /** Copies host data (row-major, of that dtype) to a new tensor on the default device. */
-static inline td_tensor *td_from_data(td_dtype dt, td_ints d, const void *host) { return TD->from_data(dt, d.n, d.v, host); }
+static inline td_tensor *td_from_data(td_dtype dt, td_ints d, const void *host)
+{
+    return TD->from_data(dt, d.n, d.v, host);
+}
 /** A 0-dim tensor from a plain number, which promotes nothing:  td_mul(x, td_number(2)) */
 static inline td_tensor *td_number(double x) { return TD->from_data(TD_F64, -1, NULL, &x); }
 /** The same from an integer, which leaves integer tensors integer. */
@@ -148,7 +152,8 @@ static inline td_tensor *td_integer(int64_t x) { return TD->from_data(TD_I64, -1
  * Declares a parameter of a module, drawn from the context's random stream.
  * init  "uniform" in a..b · "normal" mean a, std b · "fan_in" uniform in +-1/sqrt(a) · "constant" a
  */
-static inline td_tensor *td_new_param(td_module *self, const char *name, td_ints d, const char *init, double a, double b)
+static inline td_tensor *td_new_param(td_module *self, const char *name, td_ints d, const char *init, double a,
+                                      double b)
 {
     return TD->new_param(self, name, TD_F32, d.n, d.v, init, a, b);
 }

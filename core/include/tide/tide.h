@@ -79,8 +79,8 @@ enum { TD_RETAIN_GRAPH = 1, TD_CREATE_GRAPH = 2, TD_ALLOW_UNUSED = 4 };
 /** Adds the gradient of y (weighted by seed; NULL: 1, for one element) to .grad of every leaf. */
 TD_API bool td_backward(td_tensor *y, td_tensor *seed, uint32_t flags);
 /** Gradients of outputs for inputs, without touching .grad. seeds may be NULL or hold NULLs. grads[i] is NULL where unused. */
-TD_API bool td_grad(td_tensor *const *outputs, td_tensor *const *seeds, uint32_t n_out, td_tensor *const *inputs, uint32_t n_in,
-                    uint32_t flags, td_tensor **grads);
+TD_API bool td_grad(td_tensor *const *outputs, td_tensor *const *seeds, uint32_t n_out, td_tensor *const *inputs,
+                    uint32_t n_in, uint32_t flags, td_tensor **grads);
 /** Anomaly mode: the first op that makes a NaN, forward or backward, is an error that names it. Returns the mode before. */
 TD_API bool td_anomaly_enable(bool on);
 /** Whether ops run by decompose instead of their kernels, where they have one: the reference that kernels are tested against.
@@ -161,8 +161,8 @@ TD_API bool td_has_kernel(uint32_t op, const char *device_kind, td_dtype);
  *
  * return  false without an error when there are no more cases
  */
-TD_API bool td_sample_case(const td_opts *options, const char *who, td_samples *sample, uint32_t i, void *opts, td_tensor **in,
-                           uint32_t *n_in);
+TD_API bool td_sample_case(const td_opts *options, const char *who, td_samples *sample, uint32_t i, void *opts,
+                           td_tensor **in, uint32_t *n_in);
 
 /* ---- modules ---- */
 
