@@ -51,6 +51,7 @@ bool tdi_record(const tdi_recording *);
 void tdi_node_free(td_node *); /* refs is 0; iterative: a chain of a million nodes does not recurse */
 static inline td_node *tdi_node_keep(td_node *n)
 {
+    TD_ASSERT(atomic_load(&n->refs) > 0);
     atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
     return n;
 }

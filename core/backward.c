@@ -417,6 +417,8 @@ static bool run_node(walk *w, uint32_t place)
 {
     visit v = w->v[place]; /* w->v may move */
     td_node *n = v.node;
+    for (uint32_t i = 0; i < n->n_in; i++) /* what the order of the walk rests on */
+        TD_ASSERT(!n->edge[i].node || n->edge[i].node->seq < n->seq);
     frame f;
     bool ok = true;
     for (uint32_t i = 0; n->retain && i < n->n_out && ok; i++)

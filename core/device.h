@@ -2,6 +2,7 @@
 #ifndef TIDE_DEVICE_H
 #define TIDE_DEVICE_H
 #include "context.h"
+#include "invariant.h"
 #include <stdatomic.h>
 
 enum { TDI_MAX_BACKENDS = 8, TDI_MAX_ORDINALS = 16 };
@@ -64,6 +65,7 @@ td_storage *tdi_storage_new(td_device *, size_t bytes);
 td_storage *tdi_storage_wrap(td_device *, void *p, size_t bytes, void (*done)(void *), void *arg);
 static inline td_storage *tdi_storage_keep(td_storage *s)
 {
+    TD_ASSERT(atomic_load(&s->refs) > 0);
     atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
     return s;
 }

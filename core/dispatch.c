@@ -294,6 +294,7 @@ bool tdi_run(tdi_op *op, td_tensor *const *in, uint32_t n_in, const void *attr, 
         r.marks = (uint8_t *)(r.tmp + n_in + 1);
     }
     bool ok = run_op(&r);
+    TD_ASSERT(r.n_tmp <= n_in + 1);
     for (uint32_t i = 0; i < r.n_tmp; i++) tdi_release(r.tmp[i]);
     free(heap);
     if (!ok) {

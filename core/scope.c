@@ -56,6 +56,7 @@ static td_tensor *take(td_context *c, uint32_t base, td_tensor *t)
 /* The last reference to memory of others runs their code, which may open scopes of its own above own_n. */
 static void release_above(td_context *c, uint32_t base)
 {
+    TD_ASSERT(base <= c->own_n);
     while (c->own_n > base) tdi_release(c->own[--c->own_n]);
 }
 

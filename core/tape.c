@@ -92,6 +92,7 @@ static void make_edge(tdi_edge *e, td_tensor *t)
 {
     if (!t || !td_dtype_is_float(t->v.dt)) return;
     if (t->node) {
+        TD_ASSERT(t->out_index < t->node->n_out);
         e->node = tdi_node_keep(t->node);
         e->index = t->out_index;
     } else if (t->requires_grad) {

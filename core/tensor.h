@@ -31,6 +31,7 @@ td_tensor *tdi_tensor_alloc(void);
 void tdi_tensor_destroy(td_tensor *); /* refs is 0: releases storage, grad and node, returns the struct to the pool */
 static inline td_tensor *tdi_keep(td_tensor *t)
 {
+    TD_ASSERT(atomic_load(&t->refs) > 0);
     atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
     return t;
 }
