@@ -84,6 +84,13 @@ lint() {
     git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format --dry-run -Werror
 }
 
+# Python's own safetensors reader, against which ours is tested, in an environment of its own; without a network that spec is pending.
+if ! python3 -c 'import safetensors.numpy' 2>/dev/null; then
+  [ -x "$logs/python/bin/python3" ] || { python3 -m venv "$logs/python" && "$logs/python/bin/pip" install -q safetensors numpy; } \
+    >"$logs/python.log" 2>&1 || true
+  [ -x "$logs/python/bin/python3" ] && PATH=$logs/python/bin:$PATH
+fi
+
 echo "testing in $build; logs in $logs"
 step "build" scripts/build.sh "$build" -DTIDE_ASSERT=ON
 step "C tests" c_tests "$build"
