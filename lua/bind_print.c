@@ -183,6 +183,15 @@ static td_tensor *edges(td_tensor *x, bool *cut)
     return x;
 }
 
+/* Whether there is more than is shown whole; axes without elements do not hide the length of others. */
+static bool is_long(const td_tensor *x)
+{
+    int64_t span = 1;
+    for (int a = 0; a < td_ndim(x); a++)
+        if (td_dim(x, a) && (td_dim(x, a) > SHOW_ALL || (span *= td_dim(x, a)) > SHOW_ALL)) return true;
+    return false;
+}
+
 int tdl_tensor_tostring(lua_State *L)
 {
     tdl_state *S = TDL_STATE(L);
@@ -198,7 +207,7 @@ int tdl_tensor_tostring(lua_State *L)
     tdl_stay stay;
     tdl_enter(L, S, &stay);
     bool before = td_grad_enable(false);
-    td_tensor *y = td_numel(x) > SHOW_ALL ? edges(x, pr.cut) : x;
+    td_tensor *y = is_long(x) ? edges(x, pr.cut) : x;
     td_grad_enable(before);
     tdl_return(L, S, &stay, part, y, true);
 

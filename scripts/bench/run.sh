@@ -56,7 +56,7 @@ for w in $workloads; do
         "$tide" "$here/bench.lua" --workload "$w" --threads "$threads" --losses 20 >"$work/lt"
         "$python" "$here/bench.py" --workload "$w" --threads "$threads" --losses 20 >"$work/lp"
         same=$(paste -d' ' "$work/lt" "$work/lp" | awk '{ n = NF / 2; for (i = 1; i <= n; i++) { d = $i - $(i + n); if (d < 0) d = -d; if (d > m) m = d }
-                 print (m < 1e-3 ? "agree" : "DIFFER") " to " m }') ;;
+                 print (m < 1e-3 ? "agree" : "DIFFER") " to " m + 0 }') ;;
     esac
   else
     b=- ratio=-
