@@ -60,6 +60,12 @@ describe("printing", function()
     assert.equal("{  0, 255}", lines(tide.tensor({0, 255}, {dtype = "u8"}))[1])
   end)
 
+  it("shows the edges of long axes, also of a tensor without elements", function()
+    assert.is_true(#tostring(tide.zeros(1000000, 0)) < 200)
+    assert.is_true(#tostring(tide.zeros(1 << 50, 4, 0)) < 400)
+    assert.equal("{}", lines(tide.zeros(0, 1 << 40))[1])
+  end)
+
   it("leaves no trace on the tape", function()
     local w = tide.tensor({1.5}, {requires_grad = true})
     local y = w * 2
