@@ -3,6 +3,7 @@
 #include "autograd.h"
 #include "dispatch.h"
 #include "plan.h"
+#include "profile.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -523,6 +524,8 @@ static bool run_walk(walk *w, td_tensor *const *y, td_tensor *const *seeds, uint
     td_context *ctx = tdi_ctx();
     bool grad = ctx->grad, ok = false;
     if (ctx->recursion >= MAX_NESTED) return td_fail("backward: nested %d deep", MAX_NESTED);
+    tdi_profile *profile = ctx->profile;
+    if (profile) tdi_profile_enter(profile, NULL);
     ctx->recursion++;
     ctx->grad = w->create;
     tdi_scope_push();
@@ -531,6 +534,7 @@ static bool run_walk(walk *w, td_tensor *const *y, td_tensor *const *seeds, uint
     tdi_scope_pop(NULL);
     ctx->grad = grad;
     ctx->recursion--;
+    if (profile) tdi_profile_leave(profile);
     return ok && !tdi_failed();
 }
 

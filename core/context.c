@@ -1,5 +1,6 @@
 /* context.c - contexts: made, entered by one thread at a time, freed. A thread that enters none gets one of its own. */
 #include "plan.h"
+#include "profile.h"
 #include "registry.h"
 #include "tensor.h"
 #include <pthread.h>
@@ -93,6 +94,7 @@ void td_context_free(td_context *c)
     tdi_ctx_current = c;
     while (c->own_n) tdi_release(c->own[--c->own_n]);
     tdi_plans_free(c->plans);
+    tdi_profile_free(c->profile);
     tdi_ctx_current = before;
     free(c->own);
     free(c->mark);

@@ -1,6 +1,7 @@
 /* dispatch.c - the waist: infer shapes, pick the kernel, allocate outputs, run, record. See DESIGN.md, "The waist". */
 #include "interrupt.h"
 #include "plan.h"
+#include "profile.h"
 #include "run.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -293,7 +294,10 @@ bool tdi_run(tdi_op *op, td_tensor *const *in, uint32_t n_in, const void *attr, 
         r.tmp = (td_tensor **)(r.iv + n_in);
         r.marks = (uint8_t *)(r.tmp + n_in + 1);
     }
+    tdi_profile *profile = ctx->profile;
+    if (__builtin_expect(profile != NULL, 0)) tdi_profile_enter(profile, op);
     bool ok = run_op(&r);
+    if (__builtin_expect(profile != NULL, 0)) tdi_profile_leave(profile);
     TD_ASSERT(r.n_tmp <= n_in + 1);
     for (uint32_t i = 0; i < r.n_tmp; i++) tdi_release(r.tmp[i]);
     free(heap);

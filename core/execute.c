@@ -1,5 +1,6 @@
 /* execute.c - runs one op without recording: by the best kernel, or by its decomposition; and views, which run nothing. */
 #include "plan.h"
+#include "profile.h"
 #include "run.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -154,7 +155,9 @@ static bool call_kernel(tdi_runner *r, const tdi_choice *c, td_dtype compute)
         if (!ws) return false;
         a.ws = ws->p;
     }
-    bool ok = c->kernel->run(&a);
+    tdi_profile *profile = r->ctx->profile;
+    bool ok = __builtin_expect(profile != NULL, 0) ? tdi_profile_kernel(profile, r->op, c->kernel, &a, r->dev)
+                                                   : c->kernel->run(&a);
     tdi_storage_release(ws);
     if (!ok && !tdi_failed())
         return td_fail_as(TD_EPLUGIN, "%s: its kernel on %s failed without saying why", r->op->t.name, r->dev->name);

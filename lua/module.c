@@ -66,6 +66,7 @@ int luaopen_tide_core(lua_State *L)
     tdl_open_registry(L, S);
     tdl_open_device(L, S);
     tdl_open_random(L, S);
+    tdl_open_profile(L, S);
     tdl_open_batcher(L, S);
     tdl_open_conform(L, S);
     lua_pushliteral(L, TD_VERSION);

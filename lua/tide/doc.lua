@@ -6,6 +6,7 @@ M.files = {
   {module = "tide.core", path = "core.d.lua", as = {M = "tide", Tensor = "Tensor"}},
   {module = "tide", as = {M = "tide"}},
   {module = "tide.options", as = {M = "tide"}, only = {options = true}},
+  {module = "tide.profile", as = {M = "tide"}, only = {profile = true}},
   {module = "tide.grad", as = {M = "tide"}, only = {gradcheck = true, jacobian = true, hessian = true, jvp = true}},
   {module = "tide.io.safetensors", as = {M = "tide"}},
   {module = "tide.help", as = {M = "tide"}, only = {help = true}},

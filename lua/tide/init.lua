@@ -29,7 +29,7 @@ local modules = {
 --- Functions that live in a module of their own, loaded when they are first named.
 local functions = {
   options = "tide.options", gradcheck = "tide.grad", jacobian = "tide.grad", hessian = "tide.grad", jvp = "tide.grad",
-  save = "tide.io.safetensors", load = "tide.io.safetensors", help = "tide.help",
+  profile = "tide.profile", save = "tide.io.safetensors", load = "tide.io.safetensors", help = "tide.help",
 }
 
 --- A tensor like x by an op that needs only a shape.

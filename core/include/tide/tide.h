@@ -220,6 +220,28 @@ TD_API void td_set_collect(void (*collect)(void *arg), void *arg);
 /** Threads of parallel loops; n < 1: only ask. Returns the number. */
 TD_API int td_threads(int n);
 
+/* ---- profiling ---- */
+
+/** What one op took, forward or backward, between td_profile_start and td_profile_stop. Passed by pointer: may grow. */
+typedef struct {
+    const char *op; /* "matmul"; "(the tape)": backward's own work between ops                     */
+    bool backward;  /* called while the tape was walked                                            */
+    uint64_t calls;
+    double time, kernel; /* seconds, without ops that it called in turn; of these, in kernels           */
+    uint64_t bytes;      /* of tensors that its kernels read and wrote                                  */
+    double flops;        /* of its kernels, where they are known by the shapes; else 0                  */
+} td_profile_row;
+/** Seconds of it all, those outside ops and walks of the tape, and events for which the trace had no room. */
+typedef struct {
+    double total, outside;
+    uint64_t lost;
+} td_profile_total;
+/** Notes every op of the context from now on; trace: single calls too. Kernels of asynchronous devices are waited for one by one. */
+TD_API bool td_profile_start(bool trace);
+/** Ends it. Writes the trace, as Chrome and Perfetto read it, to trace_path (NULL: none); shows each row, the slowest first. */
+TD_API bool td_profile_stop(const char *trace_path, void (*see)(void *arg, const td_profile_row *), void *arg,
+                            td_profile_total *);
+
 /* ---- random numbers ---- */
 
 TD_API void td_manual_seed(uint64_t seed);

@@ -1,0 +1,19 @@
+/* profile.h - where the time goes: the waist reports each op, each kernel and each walk of the tape while a profile is on. Off, it
+ * costs one branch each. */
+#ifndef TIDE_PROFILE_H
+#define TIDE_PROFILE_H
+#include "registry.h"
+
+typedef struct tdi_profile tdi_profile;
+
+/** An op begins or ends. NULL: a walk of the tape, within which ops count as backward ones. Ends come in the reverse order. */
+void tdi_profile_enter(tdi_profile *, const tdi_op *);
+void tdi_profile_leave(tdi_profile *);
+/** Runs the kernel in the current op and notes its time, bytes and flops. Waits for an asynchronous device. */
+bool tdi_profile_kernel(tdi_profile *, const tdi_op *, const td_kernel *, const td_kargs *, td_device *);
+void tdi_profile_free(tdi_profile *);
+
+/** Floating-point operations of one call, by the textbook (a multiply-add is two); 0 where that is not known. ops/flops.c */
+double tdi_flops(const char *op, const td_kargs *);
+
+#endif
