@@ -1,0 +1,27 @@
+/* gemm.h - what the f32 matrix products of gemm.c take, for the files of one instruction set.    A (m, k)   B (k, n)   C (m, n) */
+#ifndef TIDE_CPU_GEMM_H
+#define TIDE_CPU_GEMM_H
+#include "cpu.h"
+
+/** What is done to a sum before it is stored; the order is that of the option `activation` of linear_act. */
+typedef enum { GEMM_AS_IS, GEMM_RELU, GEMM_TANH, GEMM_SIGMOID, GEMM_GELU, GEMM_GELU_TANH } gemm_act;
+
+/** C = act(A B + bias). Any strides, in elements; a or b may be transposed by them. With act the rows of C are contiguous. */
+typedef struct {
+    int64_t m, n, k;
+    const float *a, *b;
+    float *c;
+    int64_t ars, acs, brs, bcs, crs, ccs;
+    const float *bias; /* NULL, or n numbers next to each other                      */
+    gemm_act act;
+    float *pre; /* NULL, or where A B + bias goes as well, laid out as C; with act   */
+} sgemm_args;
+
+/** On this thread alone; false without an error where there is no memory for its scratch. */
+bool ISA(cpu_sgemm_here)(const sgemm_args *);
+/** n products, none of which reads what another writes, on as many threads as pay, woken once. */
+bool ISA(cpu_sgemm)(const sgemm_args *, int n);
+/** y = act(y), for n numbers next to each other. */
+void ISA(cpu_act_row)(gemm_act act, float *y, int64_t n);
+
+#endif
