@@ -2,6 +2,7 @@
  * td_storage, so that a warm allocation is a pop from a list. Blocks go back to the backend when memory runs out, or by
  * td_empty_cache. */
 #include "device.h"
+#include "trace.h"
 #include <sched.h>
 #include <stdlib.h>
 
@@ -97,6 +98,7 @@ static td_storage *fresh(td_storage *s, size_t bytes)
     atomic_store_explicit(&s->version, 0, memory_order_relaxed);
     atomic_store_explicit(&s->rebased, 0, memory_order_relaxed);
     s->bytes = bytes;
+    s->stamp = atomic_load_explicit(&tdi_stamp, memory_order_relaxed);
     s->next = NULL;
     return s;
 }
@@ -266,6 +268,7 @@ td_storage *tdi_storage_new(td_device *dev, size_t bytes)
 void tdi_storage_free(td_storage *s)
 {
     tdi_pool *p = s->dev->pool;
+    if (__builtin_expect(tdi_tracing != NULL, 0)) tdi_trace_freed(tdi_tracing, s);
     if (s->used_on) {
         s->dev->be->t.stream_sync(s->dev->handle, s->used_on);
         s->used_on = NULL;

@@ -4,6 +4,7 @@
 #include "dispatch.h"
 #include "plan.h"
 #include "profile.h"
+#include "trace.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -169,6 +170,7 @@ static bool add_up(td_tensor **sum, td_tensor *g, bool create)
 /* .grad never aliases another gradient: a tensor that anyone else holds is copied. Takes over the reference g. */
 static bool add_to_leaf(td_tensor *leaf, td_tensor *g, bool create)
 {
+    if (tdi_ctx()->trace && !tdi_trace_grad(leaf, false)) return tdi_release(g), false;
     if (leaf->grad) return add_up(&leaf->grad, g, create);
     if (ours_alone(g)) {
         leaf->grad = g;

@@ -6,6 +6,7 @@
 typedef struct td_device td_device; /* device.h   */
 typedef struct tdi_plans tdi_plans; /* plan.h     */
 typedef struct tdi_profile tdi_profile;
+typedef struct tdi_trace tdi_trace; /* trace.h    */
 
 struct td_context {
     td_status err; /* TD_OK: none pending                                          */
@@ -17,6 +18,7 @@ struct td_context {
     uint32_t own_n, own_cap;
     uint32_t *mark; /* own_n at each scope_push                                     */
     uint32_t mark_n, mark_cap;
+    tdi_trace *trace;                     /* of the captured call that is being recorded, or NULL         */
     tdi_plans *plans;                     /* cache of kernels and plans                                   */
     tdi_profile *profile;                 /* of td_profile_start, or NULL                                  */
     uint64_t owner;                       /* thread that is in it, 0 = none                               */

@@ -1,6 +1,7 @@
 /* device.c - devices by name: parsed, opened once, kept for the life of the process. */
 #include "device.h"
 #include "registry.h"
+#include "trace.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -269,5 +270,7 @@ int td_threads(int n)
     if (!host) return 0;
     const td_backend *t = &host->be->t;
     const td_ext_threads *ext = t->extension ? t->extension("threads.v1") : NULL;
-    return ext ? ext->threads(n) : 1;
+    if (!ext) return 1;
+    if (n > 0) tdi_data_changed(); /* plans that captured calls hold are for the old number */
+    return ext->threads(n);
 }

@@ -39,6 +39,7 @@ typedef struct td_storage {
     void *used_on;           /* another stream that reads it: waited for before reuse       */
     void (*done)(void *arg); /* memory of others (td_tensor_wrap): called instead of free   */
     void *done_arg;
+    uint64_t stamp;          /* number of traces begun when it was made: trace.h            */
     struct td_storage *next; /* free list                                                   */
 } td_storage;
 
@@ -59,6 +60,9 @@ extern bool tdi_no_cache;
 tdi_pool *tdi_pool_new(void);
 /** Gives the device's free blocks back to its backend; false where there were none. */
 bool tdi_empty_cache(td_device *);
+
+/** Traces begun so far, which storages note when they are made: tells what a captured call made from what was there. */
+extern atomic_uint_fast64_t tdi_stamp;
 
 /** Memory for `bytes` (0 is fine), refs 1, version 0. On failure: collects, empties the cache, tries once more, then TD_ENOMEM with sizes. */
 td_storage *tdi_storage_new(td_device *, size_t bytes);

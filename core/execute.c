@@ -2,6 +2,7 @@
 #include "plan.h"
 #include "profile.h"
 #include "run.h"
+#include "trace.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,8 +162,11 @@ static bool call_kernel(tdi_runner *r, const tdi_choice *c, td_dtype compute)
     tdi_storage_release(ws);
     if (!ok && !tdi_failed())
         return td_fail_as(TD_EPLUGIN, "%s: its kernel on %s failed without saying why", r->op->t.name, r->dev->name);
-    if (r->op->t.flags & TD_OP_RNG) r->ctx->random[1] += words(r);
-    return !tdi_failed();
+    uint64_t drawn = r->op->t.flags & TD_OP_RNG ? words(r) : 0;
+    r->ctx->random[1] += drawn;
+    if (tdi_failed()) return false;
+    return __builtin_expect(!r->ctx->trace, 1) ||
+           tdi_trace_kernel(r->ctx, r->op, c, &a, r->dev, r->number, r->n_number, drawn);
 }
 
 /* half: the dtype of f16/bf16 outputs that the kernel computes as f32; else TD_N_DTYPES. */
@@ -295,7 +299,7 @@ bool tdi_compute(tdi_runner *r)
 {
     const td_op *op = &r->op->t;
     bool half_in = r->compute == TD_F16 || r->compute == TD_BF16;
-    tdi_choice c = {NULL, NULL, 0};
+    tdi_choice c = {NULL, NULL, 0, NULL};
     td_dtype dt = r->compute;
     td_kargs q = {.n_in = r->n_in,
                   .n_out = r->n_out,

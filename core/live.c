@@ -82,6 +82,14 @@ td_tensor *tdi_live_scalar(td_optimizer *o, td_device *dev, uint32_t place)
     return l->t[place];
 }
 
+bool tdi_live_refresh(td_optimizer *o)
+{
+    for (tdi_live *l = o->live; l; l = l->next)
+        for (uint32_t i = 0; i <= o->self.schema->n; i++)
+            if (l->t[i] && !tdi_live_scalar(o, l->dev, i)) return false;
+    return true;
+}
+
 td_tensor *tdi_optimizer_scalar(td_optimizer *o, const char *name)
 {
     int32_t place = tdi_live_place(o, name);

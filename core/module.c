@@ -1,6 +1,8 @@
 /* module.c - modules: made from a layer's table and options, run, and asked for their tensors. declare.c has what init() calls. */
 #include "module.h"
 #include "loader.h"
+#include "trace.h"
+#include <tide/capture.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -252,6 +254,7 @@ bool td_module_forward(td_module *m, td_tensor *const *in, uint32_t n_in, td_ten
 
 void td_module_train(td_module *m, bool on)
 {
+    if (m->training != on) td_mode_changed((uintptr_t)m);
     m->training = on;
     for (uint32_t i = 0; i < m->n_child; i++) td_module_train(m->child[i].m, on);
 }
@@ -289,6 +292,7 @@ bool td_module_set_tensor(td_module *m, const char *name, td_tensor *t)
         tdi_keep(t);
         tdi_release(e->t);
         e->t = t;
+        tdi_data_changed();
         return true;
     }
     return td_fail("%s: it has no parameter or buffer %s", tdi_module_name(m), name);

@@ -2,6 +2,7 @@
 #include "optim.h"
 #include "loader.h"
 #include "schema.h"
+#include "trace.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -194,9 +195,15 @@ td_optimizer *td_optimizer_new(const td_optim *t, td_tensor *const *params, uint
     return o;
 }
 
+td_optimizer *tdi_optimizer_keep(td_optimizer *o)
+{
+    atomic_fetch_add_explicit(&o->self.refs, 1, memory_order_relaxed);
+    return o;
+}
+
 void td_optimizer_free(td_optimizer *o)
 {
-    if (!o) return;
+    if (!o || atomic_fetch_sub_explicit(&o->self.refs, 1, memory_order_acq_rel) != 1) return;
     for (uint32_t i = 0; i < o->n; i++) tdi_release(o->param[i]);
     for (size_t i = 0; o->state && i < (size_t)o->n * o->n_state; i++) tdi_release(o->state[i]);
     tdi_live_free(o);
@@ -249,6 +256,7 @@ bool td_optimizer_step(td_optimizer *o)
         o->with_grad[n] = i;
         o->grad[n++] = g;
     }
+    if (tdi_failed() || (tdi_ctx()->trace && !tdi_trace_optimizer(o))) return false;
     bool recording = td_grad_enable(false);
     o->steps++;
     bool ok = step_all(o, n);
@@ -280,6 +288,7 @@ bool td_optimizer_set(td_optimizer *o, const char *name, const td_value *v)
     uint32_t i;
     if (tdi_failed() || !find_option(o, name, &i) || !td_option_set(o->self.schema, name_of(o), i, v, o->self.opts))
         return false;
+    if (!(o->self.schema->v[i].type & TD_OPT_LIVE)) o->version++;
     options_changed(o);
     return true;
 }
@@ -321,6 +330,7 @@ bool td_optimizer_set_state(td_optimizer *o, uint32_t i, const char *name, td_te
     td_tensor *copy = td_tensor_to(td_cast(td_tensor_detach(t), s->scalar ? TD_F64 : p->v.dt), p->st->dev->name);
     if (copy && copy->st == t->st) copy = td_copy(copy);
     bool ok = replace(&o->state[i * o->n_state + k], copy);
+    tdi_data_changed();
     tdi_scope_pop(NULL);
     td_grad_enable(recording);
     return ok;

@@ -30,6 +30,7 @@ struct td_optimizer {
     tdi_state_spec spec[TDI_MAX_NAMES];
     bool active[TDI_MAX_NAMES];
     int64_t steps;
+    uint32_t version; /* changes of constant options: what was captured with other ones is captured anew  */
     tdi_live *live;
     td_device *dev; /* of the parameter that is being stepped                           */
 
@@ -44,6 +45,10 @@ struct td_optimizer {
     td_tensor **grad;    /* n: theirs                                                        */
 };
 
+/** Another owner; td_optimizer_free gives one up. */
+td_optimizer *tdi_optimizer_keep(td_optimizer *);
+/** Writes what has changed of the live scalars that were asked for so far, on all devices. */
+bool tdi_live_refresh(td_optimizer *);
 /** Reads td_optim.fused and prepares the call; true without one too. */
 bool tdi_fused_prepare(td_optimizer *);
 /** One step of the parameters with_grad[0 .. n_grad) by the fused op. *done is false where it does not apply. */

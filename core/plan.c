@@ -10,7 +10,8 @@ typedef struct entry {
     struct entry *chain, *newer, *older;
     tdi_choice choice;
     uint64_t hash;
-    uint32_t n;
+    uint32_t n, pins;
+    bool dropped; /* from the cache: freed when the last pin goes */
     uint64_t key[];
 } entry;
 
@@ -132,6 +133,8 @@ static void make_newest(tdi_plans *t, entry *e)
 
 static void entry_free(entry *e)
 {
+    e->dropped = true;
+    if (e->pins) return;
     if (e->choice.plan && e->choice.kernel->plan_free) e->choice.kernel->plan_free(e->choice.plan);
     free(e);
 }
@@ -159,7 +162,7 @@ static entry *find(tdi_plans *t, const key *k, uint64_t hash)
     return NULL;
 }
 
-static bool insert(tdi_plans *t, const key *k, uint64_t hash, const tdi_choice *c)
+static bool insert(tdi_plans *t, const key *k, uint64_t hash, tdi_choice *c)
 {
     entry *e = malloc(sizeof *e + k->n * sizeof *k->w);
     if (!e) return false;
@@ -167,12 +170,27 @@ static bool insert(tdi_plans *t, const key *k, uint64_t hash, const tdi_choice *
     memcpy(e->key, k->w, k->n * sizeof *k->w);
     e->n = k->n;
     e->hash = hash;
+    c->entry = e;
+    e->pins = 0;
+    e->dropped = false;
     e->choice = *c;
     e->chain = t->bucket[hash % BUCKETS];
     t->bucket[hash % BUCKETS] = e;
     make_newest(t, e);
     t->n++;
     return true;
+}
+
+void tdi_plan_pin(const tdi_choice *c)
+{
+    entry *e = c->entry;
+    if (e) e->pins++;
+}
+
+void tdi_plan_unpin(const tdi_choice *c)
+{
+    entry *e = c->entry;
+    if (e && --e->pins == 0 && e->dropped) entry_free(e);
 }
 
 void tdi_plans_free(tdi_plans *t)
@@ -238,7 +256,7 @@ static bool choose_fresh(const tdi_chain *chain, const td_kargs *q, tdi_choice *
 
 bool tdi_choose(td_context *ctx, tdi_op *op, td_device *dev, const td_kargs *q, tdi_choice *c)
 {
-    *c = (tdi_choice){NULL, NULL, 0};
+    *c = (tdi_choice){NULL, NULL, 0, NULL};
     if (!atomic_load_explicit(&op->overlays_sought[dev->be->id], memory_order_acquire)) tdi_seek_overlays(op, dev->be);
     const tdi_chain *chain = atomic_load_explicit(&op->chain[dev->be->id], memory_order_acquire);
     if (tdi_failed()) return false;

@@ -7,6 +7,7 @@ typedef struct {
     const td_kernel *kernel; /* NULL: none says yes                                  */
     void *plan;
     size_t ws_size;
+    void *entry; /* of the cache, which holds the plan: NULL where there is none */
 } tdi_choice;
 
 /**
@@ -15,6 +16,9 @@ typedef struct {
  * return  false after an error that a hook of the kernel raised; with no kernel, true and choice->kernel NULL
  */
 bool tdi_choose(td_context *, tdi_op *, td_device *, const td_kargs *q, tdi_choice *choice);
+/** Holds the plan of a choice until tdi_plan_unpin, though the cache may drop it meanwhile. */
+void tdi_plan_pin(const tdi_choice *);
+void tdi_plan_unpin(const tdi_choice *);
 void tdi_plans_free(tdi_plans *);
 
 /** Rows of two views that need not be compared: whether attributes of one schema are equal, and a hash of them. */

@@ -1,6 +1,9 @@
 /* random.c - the context's random stream: a key (the seed) and a counter. Ops advance it in dispatch, draws here. */
 #include "random.h"
-#include "context.h"
+#include "trace.h"
+
+/* Whether a captured call is being recorded, whose replays would not draw: then an error. */
+static bool recorded(const td_context *c, const char *what) { return c->trace && !tdi_trace_refuse(what); }
 
 /* The words of one counter value. The counter is 128 bits wide, of which a stream uses the low 64. */
 static void next_words(td_context *c, uint32_t w[4])
@@ -13,7 +16,7 @@ static void next_words(td_context *c, uint32_t w[4])
 void td_manual_seed(uint64_t seed)
 {
     td_context *c = tdi_ctx();
-    if (c->err) return;
+    if (c->err || recorded(c, "manual_seed")) return;
     c->random[0] = seed;
     c->random[1] = 0;
 }
@@ -28,7 +31,7 @@ void td_random_state(uint64_t state[2])
 void td_random_set_state(const uint64_t state[2])
 {
     td_context *c = tdi_ctx();
-    if (c->err) return;
+    if (c->err || recorded(c, "setting the random state")) return;
     c->random[0] = state[0];
     c->random[1] = state[1];
 }
@@ -38,7 +41,7 @@ void td_random_set_state(const uint64_t state[2])
 int64_t td_random_int(int64_t low, int64_t high)
 {
     td_context *c = tdi_ctx();
-    if (c->err) return 0;
+    if (c->err || recorded(c, "a random number for the script")) return 0;
     if (low > high) {
         td_fail("random_int: expected low <= high, got %lld and %lld", (long long)low, (long long)high);
         return 0;
@@ -61,7 +64,7 @@ double td_random_uniform(void)
 {
     td_context *c = tdi_ctx();
     uint32_t w[4];
-    if (c->err) return 0;
+    if (c->err || recorded(c, "a random number for the script")) return 0;
     next_words(c, w);
     return (double)((uint64_t)(w[0] >> 5) << 26 | w[1] >> 6) * 0x1p-53;
 }

@@ -1,6 +1,7 @@
 /* read.c - the ways from a tensor's memory to the host: all elements, or the one of item. */
 #include "dispatch.h"
 #include "half.h"
+#include "trace.h"
 #include <string.h>
 
 static bool has_data(const char *who, const td_tensor *t)
@@ -15,6 +16,7 @@ static bool read_all(const td_tensor *t, void *to, size_t bytes)
 {
     td_device *dev = t->st->dev;
     if (bytes == 0) return true;
+    if (tdi_ctx()->trace && !tdi_trace_read(t, "reading a tensor's values")) return false;
     if (td_view_dense(&t->v)) return tdi_copy_to_host(dev, to, t->v.p, bytes);
     td_tensor *dense = tdi_tensor_alloc();
     if (!dense) return false;

@@ -15,6 +15,7 @@ td_storage *tdi_storage_wrap(td_device *dev, void *p, size_t bytes, void (*done)
     s->dev = dev;
     s->p = p;
     s->bytes = s->room = bytes;
+    s->stamp = atomic_load_explicit(&tdi_stamp, memory_order_relaxed);
     s->done = done ? done : nothing; /* set: not the allocator's */
     s->done_arg = arg;
     return s;

@@ -3,6 +3,7 @@
 #include "block.h"
 #include "dispatch.h"
 #include "plan.h"
+#include "trace.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -233,7 +234,11 @@ bool td_retain_grad(td_tensor *t)
     return true;
 }
 
-td_tensor *td_grad_of(const td_tensor *t) { return t ? t->grad : NULL; }
+td_tensor *td_grad_of(const td_tensor *t)
+{
+    if (t && tdi_ctx()->trace && !tdi_trace_grad((td_tensor *)(uintptr_t)t, false)) return NULL;
+    return t ? t->grad : NULL;
+}
 
 bool td_set_grad(td_tensor *t, td_tensor *grad)
 {
@@ -246,6 +251,7 @@ bool td_set_grad(td_tensor *t, td_tensor *grad)
                               tdi_describe(grad));
         tdi_keep(grad);
     }
+    if (tdi_ctx()->trace && !tdi_trace_grad(t, true)) return tdi_release(grad), false;
     tdi_release(t->grad);
     t->grad = grad;
     return true;

@@ -1,6 +1,7 @@
 /* tensor.c - the tensor object: structs from a pool, memory, shapes, what programs ask of a tensor. */
 #include "tensor.h"
 #include "autograd.h"
+#include "trace.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -300,6 +301,7 @@ bool td_tensor_set_data(td_tensor *t, td_tensor *src)
                        tdi_describe(t));
     if (t->requires_grad && !td_dtype_is_float(src->v.dt))
         return td_fail_as(TD_EDTYPE, "set_data: a tensor that wants a gradient cannot become %s", tdi_describe(src));
+    tdi_data_changed();
     td_storage *old = t->st;
     t->st = tdi_storage_keep(src->st);
     t->v = src->v;
@@ -318,6 +320,7 @@ bool td_tensor_set_data(td_tensor *t, td_tensor *src)
 void *td_tensor_host(td_tensor *t)
 {
     if (!t || !t->st || !t->st->dev->unified) return NULL;
+    if (tdi_ctx()->trace && !tdi_trace_read(t, "direct access to a tensor's memory")) return NULL;
     if (t->st->dev->async && !tdi_device_sync(t->st->dev)) return NULL;
     return t->v.p;
 }

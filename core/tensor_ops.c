@@ -2,6 +2,7 @@
 #include "autograd.h"
 #include "dispatch.h"
 #include "plan.h"
+#include "trace.h"
 #include <string.h>
 
 /* Any op by name, looked up once. */
@@ -35,7 +36,9 @@ bool tdi_copy_raw(td_tensor *dst, const td_tensor *src)
     if (!c.kernel)
         return td_fail_as(TD_ENOKERNEL, "%s: no kernel on %s for %s", op->t.name, dev->name, td_dtype_name(src->v.dt));
     a.plan = c.plan;
-    if (c.kernel->run(&a)) return !tdi_failed();
+    if (c.kernel->run(&a))
+        return !tdi_failed() &&
+               (!tdi_ctx()->trace || tdi_trace_kernel(tdi_ctx(), op, &c, &a, dev, NULL, 0, 0));
     return tdi_failed()
                ? false
                : td_fail_as(TD_EPLUGIN, "%s: its kernel on %s failed without saying why", op->t.name, dev->name);
@@ -112,6 +115,7 @@ static td_tensor *moved(td_tensor *t, td_device *to)
     if (!t || !to || tdi_failed()) return NULL;
     if (tdi_is_number(t)) return tdi_materialize(t, t->v.dt, to);
     if (t->st->dev == to) return t;
+    if (tdi_ctx()->trace) return tdi_trace_refuse("a move between devices"), NULL;
     bool grad = td_grad_enable(false);
     td_tensor *src = td_tensor_dense(t), *y = src ? tdi_tensor_alloc() : NULL;
     td_grad_enable(grad);

@@ -294,6 +294,7 @@ void tdl_open_profile(lua_State *L, tdl_state *S);
 void tdl_open_gzip(lua_State *L, tdl_state *S);
 void tdl_open_batcher(lua_State *L, tdl_state *S);
 void tdl_open_conform(lua_State *L, tdl_state *S);
+void tdl_open_capture(lua_State *L, tdl_state *S);
 
 tdl_state *tdl_state_new(lua_State *L);
 void tdl_open_state(lua_State *L, tdl_state *S);

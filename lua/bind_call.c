@@ -1,5 +1,6 @@
 /* bind_call.c - tensors in and out of ops and modules by their signature: optional ones, lists, plain numbers, indices. */
 #include "bind.h"
+#include <tide/capture.h>
 
 bool tdl_sig_read(const char *text, tdl_sig *sig)
 {
@@ -150,7 +151,7 @@ td_tensor *tdl_index_in(td_tensor *i)
     i = td_tensor_dense(i);
     if (!i) return NULL;
     td_dtype dt = td_dtype_of(i);
-    const void *from = td_tensor_host(i);
+    const void *from = td_capture_recording() ? NULL : td_tensor_host(i); /* a replay runs ops, nothing else */
     if (!from) /* on a device: (i - (i > 0)), and the least integer where i was 0 */
         return td_masked_fill(td_sub(i, td_gt(i, td_integer(0))), td_eq(i, td_integer(0)), -9223372036854775808.0);
     td_tensor *y = td_tensor_new(dt, td_shape(i), "cpu");
@@ -173,7 +174,7 @@ td_tensor *tdl_index_out(td_tensor *i)
     if (!holds_integers(i)) return i;
     i = td_tensor_dense(i);
     if (!i) return NULL;
-    const void *from = td_tensor_host(i);
+    const void *from = td_capture_recording() ? NULL : td_tensor_host(i);
     if (!from || td_dtype_of(i) != TD_I64) return td_add(i, td_ge(i, td_integer(0)));
     td_tensor *y = td_tensor_new(TD_I64, td_shape(i), "cpu"); /* not in place: the tape may have saved i */
     if (!y) return NULL;

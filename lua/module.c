@@ -69,6 +69,7 @@ int luaopen_tide_core(lua_State *L)
     tdl_open_profile(L, S);
     tdl_open_batcher(L, S);
     tdl_open_conform(L, S);
+    tdl_open_capture(L, S);
     lua_pushliteral(L, TD_VERSION);
     lua_setfield(L, -2, "version");
     lua_pushlightuserdata(L, (void *)(uintptr_t)&tdl_newaxis);

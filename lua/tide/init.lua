@@ -18,7 +18,7 @@ local M = {version = core.version, Tensor = core.Tensor, newaxis = core.newaxis}
 for _, name in ipairs {
   "tensor", "from_string", "is_tensor", "no_grad", "enable_grad", "set_grad_enabled", "is_grad_enabled", "grad", "set_anomaly",
   "manual_seed", "random", "random_state", "set_random_state", "devices", "default_device", "set_default_device", "synchronize",
-  "memory", "reset_peak_memory", "empty_cache", "set_num_threads", "get_num_threads", "plugins", "plugin_dirs", "plugin", "time",
+  "memory", "reset_peak_memory", "empty_cache", "set_num_threads", "capture", "get_num_threads", "plugins", "plugin_dirs", "plugin", "time",
 } do M[name] = core[name] end
 
 local modules = {

@@ -238,7 +238,10 @@ function Module:eval() return self:train(false) end
 
 --- Sets the mode of this module alone; C layers have their own version.
 ---@param on boolean
-function Module:set_training(on) rawset(self, "training", on) end
+function Module:set_training(on)
+  if self.training ~= on then core.mode_changed(meta_of(self).serial) end
+  rawset(self, "training", on)
+end
 
 local dtypes = {f32 = true, f64 = true, f16 = true, bf16 = true}
 local integers = {i64 = true, i32 = true, u8 = true, bool = true}
