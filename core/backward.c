@@ -144,15 +144,15 @@ static bool ours_alone(const td_tensor *t)
     return t->st && atomic_load(&t->refs) == 1 && atomic_load(&t->st->refs) == 1 && td_view_dense(&t->v) && !t->node;
 }
 
-/* *sum += g, where *sum may be NULL. Takes over the reference g. */
-static bool add_up(td_tensor **sum, td_tensor *g, bool create)
+/* *sum += g, where *sum may be NULL. Takes over the reference g. in_place: though others may hold *sum. */
+static bool add_up(td_tensor **sum, td_tensor *g, bool create, bool in_place)
 {
     if (!*sum) {
         *sum = g;
         return true;
     }
     bool ok;
-    if (!create && ours_alone(*sum)) {
+    if (!create && (ours_alone(*sum) || in_place)) {
         ok = td_add_into(*sum, *sum, g) != NULL;
     } else {
         td_tensor *s = td_add(*sum, g);
@@ -170,8 +170,9 @@ static bool add_up(td_tensor **sum, td_tensor *g, bool create)
 /* .grad never aliases another gradient: a tensor that anyone else holds is copied. Takes over the reference g. */
 static bool add_to_leaf(td_tensor *leaf, td_tensor *g, bool create)
 {
-    if (tdi_ctx()->trace && !tdi_trace_grad(leaf, false)) return tdi_release(g), false;
-    if (leaf->grad) return add_up(&leaf->grad, g, create);
+    bool traced = tdi_ctx()->trace != NULL; /* the trace holds the gradient, too, and a replay adds in place */
+    if (traced && !tdi_trace_grad(leaf, false)) return tdi_release(g), false;
+    if (leaf->grad) return add_up(&leaf->grad, g, create, traced && !leaf->grad->node && leaf->grad->st);
     if (ours_alone(g)) {
         leaf->grad = g;
         return true;
@@ -215,7 +216,7 @@ static bool give(walk *w, const tdi_edge *e, td_tensor *g)
         target *t = &w->targets[i];
         if (!is_target(t, e)) continue;
         hit = true;
-        if (!add_up(&t->grad, tdi_keep(g), w->create)) return tdi_release(g), false;
+        if (!add_up(&t->grad, tdi_keep(g), w->create, false)) return tdi_release(g), false;
     }
     if (hit && w->stop) {
         tdi_release(g);
@@ -239,7 +240,7 @@ static bool give(walk *w, const tdi_edge *e, td_tensor *g)
         if (!v->gout) return tdi_release(g), no_memory();
         if (!heap_push(w, place)) return tdi_release(g), false;
     }
-    return add_up(&v->gout[e->index], g, w->create);
+    return add_up(&v->gout[e->index], g, w->create, false);
 }
 
 /* ---- one node ---- */

@@ -7,7 +7,7 @@
 
 /* MAX_PROGRAMS: recordings held at a time, for other shapes or modes. After PATIENCE recordings in a row that gave nothing, calls
  * run without recording for a while, twice as long each time: recording is slower than just running. */
-enum { MAX_PROGRAMS = 8, PATIENCE = 4, FIRST_PAUSE = 16, LONGEST_PAUSE = 4096, MAX_WHY = 512 };
+enum { MAX_PROGRAMS = 8, MAX_WAITING = 4, PATIENCE = 4, FIRST_PAUSE = 16, LONGEST_PAUSE = 4096, MAX_WHY = 512 };
 
 /* What a call is told apart by. */
 typedef struct {
@@ -39,10 +39,10 @@ typedef struct recording {
 
 struct td_capture {
     td_context *ctx;
-    recording *list; /* those with a program, the last used first */
-    recording *last; /* the call before, without a program        */
-    recording *now;  /* the call that is being recorded           */
-    recording *ran;  /* the replay whose results are asked for    */
+    recording *list;    /* those with a program, the last used first */
+    recording *waiting; /* calls that wait for an equal one, the last first */
+    recording *now;     /* the call that is being recorded           */
+    recording *ran;     /* the replay whose results are asked for    */
     td_tensor *const *args;
     uint64_t calls, replays, recordings;
     uint32_t misses, pause, paused;
@@ -163,8 +163,11 @@ void td_capture_reset(td_capture *c)
         next = r->next;
         recording_free(r);
     }
-    recording_free(c->last);
-    c->list = c->last = c->ran = NULL;
+    for (recording *r = c->waiting, *next; r; r = next) {
+        next = r->next;
+        recording_free(r);
+    }
+    c->list = c->waiting = c->ran = NULL;
     c->misses = c->paused = 0;
     c->pause = FIRST_PAUSE;
 }
@@ -291,48 +294,48 @@ static void miss(td_capture *c)
     if (c->pause < LONGEST_PAUSE) c->pause *= 2;
 }
 
-static bool same_key(const recording *a, const recording *b)
+static bool same_signature(const signature *a, const signature *b)
 {
-    return a->key_size == b->key_size && (!a->key_size || !memcmp(a->key, b->key, a->key_size));
-}
-
-/* Whether the call that has just ended did what the one before did. */
-static bool equal_to_last(td_capture *c, const recording *r)
-{
-    const recording *l = c->last;
-    if (!l) {
-        snprintf(c->why, sizeof c->why, "it was recorded for the first time; after two equal calls it is replayed");
-        return false;
-    }
-    const signature *a = &l->sig, *b = &r->sig;
     bool same = a->n_arg == b->n_arg && a->key_size == b->key_size && !memcmp(a->key, b->key, a->key_size) &&
                 a->grad == b->grad && a->device == b->device && a->mode == b->mode && a->data == b->data;
     for (uint32_t i = 0; same && i < a->n_arg; i++)
         same = same_layout(&a->arg[i].view, &b->arg[i].view) && a->arg[i].dev == b->arg[i].dev &&
                a->arg[i].same == b->arg[i].same && a->arg[i].shares == b->arg[i].shares &&
                a->arg[i].distance == b->arg[i].distance;
-    if (!same) {
-        snprintf(c->why, sizeof c->why, "its arguments or modes differ from those of the call before");
-        return false;
-    }
-    if (!same_key(l, r)) {
-        snprintf(c->why, sizeof c->why, "it returned other Lua values than the call before");
-        return false;
-    }
-    return tdi_trace_equal(l->trace, r->trace, c->why, sizeof c->why);
+    return same;
 }
 
-static void drop_oldest(td_capture *c)
+/* Takes the call out of those that wait which was made like this one, if there is one. */
+static recording *take_like(td_capture *c, const recording *r)
 {
-    uint32_t n = 0;
-    for (recording **at = &c->list; *at;)
-        if (++n > MAX_PROGRAMS) {
-            recording *old = *at;
-            *at = old->next;
-            recording_free(old);
-        } else {
-            at = &(*at)->next;
-        }
+    for (recording **at = &c->waiting; *at; at = &(*at)->next) {
+        recording *l = *at;
+        if (!same_signature(&l->sig, &r->sig)) continue;
+        *at = l->next;
+        return l;
+    }
+    return NULL;
+}
+
+/* Whether two calls did the same. */
+static bool equal_calls(td_capture *c, const recording *before, const recording *r)
+{
+    if (before->key_size != r->key_size || memcmp(before->key, r->key, r->key_size)) {
+        snprintf(c->why, sizeof c->why, "it returned other Lua values than in the call before");
+        return false;
+    }
+    return tdi_trace_equal(before->trace, r->trace, c->why, sizeof c->why);
+}
+
+/* Keeps at most max of a list, and frees the rest. */
+static void keep_first(recording **at, uint32_t max)
+{
+    while (*at && max--) at = &(*at)->next;
+    while (*at) {
+        recording *old = *at;
+        *at = old->next;
+        recording_free(old);
+    }
 }
 
 /* The recording becomes a program. Takes over r. */
@@ -340,8 +343,6 @@ static bool promote(td_capture *c, recording *r, td_tensor *const *results, uint
 {
     tdi_trace *t = r->trace;
     r->trace = NULL;
-    recording_free(c->last);
-    c->last = NULL;
     if (!(r->program = tdi_program_make(t, results, n))) {
         recording_free(r);
         return false;
@@ -349,7 +350,7 @@ static bool promote(td_capture *c, recording *r, td_tensor *const *results, uint
     tdi_program_inform(r->program, &c->made);
     r->next = c->list;
     c->list = r;
-    drop_oldest(c);
+    keep_first(&c->list, MAX_PROGRAMS);
     c->misses = 0;
     c->pause = FIRST_PAUSE;
     snprintf(c->why, sizeof c->why, "it was recorded; the next call is replayed");
@@ -377,10 +378,16 @@ bool td_capture_end(td_capture *c, td_tensor *const *results, uint32_t n, const 
         recording_free(r);
         return ok;
     }
-    if (equal_to_last(c, r)) return promote(c, r, results, n);
-    if (c->last) miss(c);
-    recording_free(c->last);
-    c->last = r;
+    recording *before = take_like(c, r);
+    bool equal = before && equal_calls(c, before, r);
+    if (!before)
+        snprintf(c->why, sizeof c->why, "it was recorded for the first time; after two equal calls it is replayed");
+    else if (!equal) miss(c);
+    recording_free(before);
+    if (equal) return promote(c, r, results, n);
+    r->next = c->waiting;
+    c->waiting = r;
+    keep_first(&c->waiting, MAX_WAITING);
     return true;
 }
 

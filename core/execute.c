@@ -157,16 +157,15 @@ static bool call_kernel(tdi_runner *r, const tdi_choice *c, td_dtype compute)
         a.ws = ws->p;
     }
     tdi_profile *profile = r->ctx->profile;
-    bool ok = __builtin_expect(profile != NULL, 0) ? tdi_profile_kernel(profile, r->op, c->kernel, &a, r->dev)
-                                                   : c->kernel->run(&a);
+    bool ok =
+        __builtin_expect(!r->ctx->trace, 1) || tdi_trace_kernel(r->ctx, r->op, c, &a, r->dev, r->number, r->n_number);
+    ok = ok && (__builtin_expect(profile != NULL, 0) ? tdi_profile_kernel(profile, r->op, c->kernel, &a, r->dev)
+                                                     : c->kernel->run(&a));
     tdi_storage_release(ws);
     if (!ok && !tdi_failed())
         return td_fail_as(TD_EPLUGIN, "%s: its kernel on %s failed without saying why", r->op->t.name, r->dev->name);
-    uint64_t drawn = r->op->t.flags & TD_OP_RNG ? words(r) : 0;
-    r->ctx->random[1] += drawn;
-    if (tdi_failed()) return false;
-    return __builtin_expect(!r->ctx->trace, 1) ||
-           tdi_trace_kernel(r->ctx, r->op, c, &a, r->dev, r->number, r->n_number, drawn);
+    if (r->op->t.flags & TD_OP_RNG) r->ctx->random[1] += words(r);
+    return !tdi_failed();
 }
 
 /* half: the dtype of f16/bf16 outputs that the kernel computes as f32; else TD_N_DTYPES. */

@@ -1,6 +1,7 @@
 /* program.c - makes a trace into prebound calls: drops dead ones, plans memory, binds views; and runs them. */
 #include "program.h"
 #include "interrupt.h"
+#include "profile.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -498,13 +499,22 @@ static bool prepare(tdi_program *p, td_tensor *const *args)
     return true;
 }
 
-static bool run_call(const call *c)
+static bool profiled(tdi_profile *profile, const call *c)
+{
+    const tdi_step *s = c->step;
+    tdi_profile_enter(profile, s->op);
+    bool ok = tdi_profile_kernel(profile, s->op, s->choice.kernel, &c->a, s->dev);
+    tdi_profile_leave(profile);
+    return ok;
+}
+
+static bool run_call(const call *c, tdi_profile *profile)
 {
     if (c->optimizer) {
         c->optimizer->steps++;
         return tdi_live_refresh(c->optimizer);
     }
-    if (c->run(&c->a)) return !tdi_failed();
+    if (__builtin_expect(profile != NULL, 0) ? profiled(profile, c) : c->run(&c->a)) return !tdi_failed();
     const tdi_step *s = c->step;
     return tdi_failed()
                ? false
@@ -541,7 +551,7 @@ bool tdi_program_run(tdi_program *p, td_tensor *const *args)
             td_interrupted();
             return td_fail("interrupted");
         }
-        if (!run_call(&p->call[i])) return false;
+        if (!run_call(&p->call[i], ctx->profile)) return false;
     }
     ctx->random[1] += t->advance;
     finish(p, args);

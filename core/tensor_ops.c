@@ -36,9 +36,8 @@ bool tdi_copy_raw(td_tensor *dst, const td_tensor *src)
     if (!c.kernel)
         return td_fail_as(TD_ENOKERNEL, "%s: no kernel on %s for %s", op->t.name, dev->name, td_dtype_name(src->v.dt));
     a.plan = c.plan;
-    if (c.kernel->run(&a))
-        return !tdi_failed() &&
-               (!tdi_ctx()->trace || tdi_trace_kernel(tdi_ctx(), op, &c, &a, dev, NULL, 0, 0));
+    if (tdi_ctx()->trace && !tdi_trace_kernel(tdi_ctx(), op, &c, &a, dev, NULL, 0)) return false;
+    if (c.kernel->run(&a)) return !tdi_failed();
     return tdi_failed()
                ? false
                : td_fail_as(TD_EPLUGIN, "%s: its kernel on %s failed without saying why", op->t.name, dev->name);

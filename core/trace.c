@@ -179,7 +179,7 @@ static tdi_step *add_step(tdi_trace *t)
 }
 
 bool tdi_trace_kernel(td_context *ctx, tdi_op *op, const tdi_choice *c, const td_kargs *a, td_device *dev,
-                      const td_view *numbers, uint32_t n_numbers, uint64_t words)
+                      const td_view *numbers, uint32_t n_numbers)
 {
     tdi_trace *t = ctx->trace;
     if (t->failed) return false;
@@ -193,7 +193,7 @@ bool tdi_trace_kernel(td_context *ctx, tdi_op *op, const tdi_choice *c, const td
     s->n_out = a->n_out;
     s->n_list = a->n_list;
     s->compute = a->compute;
-    s->random = ctx->random[1] - words - t->random[1];
+    s->random = ctx->random[1] - t->random[1];
     s->attr = tdi_attr_copy(&op->t.attr, a->attr);
     s->choice = *c;
     tdi_plan_pin(&s->choice);

@@ -109,9 +109,9 @@ bool tdi_trace_equal(const tdi_trace *a, const tdi_trace *b, char *why, size_t r
 
 /* ---- what the waist reports while ctx->trace is set ---- */
 
-/** A kernel has run. numbers: the views of a that are plain numbers lie in numbers[0 .. n). words: random counters it took. */
+/** A kernel is about to run. numbers: the views of a that are plain numbers lie in numbers[0 .. n). */
 bool tdi_trace_kernel(td_context *, tdi_op *, const tdi_choice *, const td_kargs *, td_device *, const td_view *numbers,
-                      uint32_t n_numbers, uint64_t words);
+                      uint32_t n_numbers);
 void tdi_trace_freed(tdi_trace *, td_storage *);
 /** .grad of a leaf is about to be looked at, or (replaced) set. */
 bool tdi_trace_grad(td_tensor *leaf, bool replaced);

@@ -56,6 +56,44 @@ function M.no_grad(f, ...) end
 ---@return any ...
 function M.enable_grad(f, ...) end
 
+---@class tide.Capture
+---@overload fun(...): any
+local Capture = {}
+
+--- Numbers of calls, replays, recordings and programs held; of the last program its kernels, the dead ones that were dropped, those
+--- that run tile by tile, and the bytes of its passing results with and without reuse of buffers; why the last call was not replayed.
+---@return table<string, integer|string> stats
+function Capture:stats() end
+
+--- Forgets all recordings.
+---@return tide.Capture self
+function Capture:reset() end
+
+--- Everything that Lua computes inside f is frozen when it is replayed, `if step > 100` included.
+---
+---     local step = tide.capture(function(x, y)
+---       adam:zero_grad()
+---       local loss = criterion(net(x), y)
+---       loss:backward()
+---       adam:step()
+---       return loss
+---     end)
+---     for x, y in loader:epoch() do local loss = step(x, y) end
+---
+--- A function that runs f and records the kernels it calls. After two equal calls it replays them instead: no Lua, no dispatch, no tape,
+--- dead results dropped, buffers reused. Arguments and results are tensors, numbers, strings, booleans or nil; tensors are bound
+--- anew at each call. Random ops draw fresh numbers, learning rates and step counts stay live. It runs f as usual where shapes,
+--- dtypes, strides, devices, other arguments, training or gradient mode, constant options of optimizers or the parameters' memory
+--- differ from what was recorded; tensors that f looks up must be the same ones at each call. Reading a value for the script
+--- (`item`, `totable`, printing), random numbers for the script and results that still need gradients are errors.
+---
+--- With `check`, or in all captures with TIDE_CAPTURE=check in the environment, each call that could be replayed also runs f from the same
+--- state, and an error names op and line of the first difference.
+---@param f function
+---@param opts table?   check = true
+---@return tide.Capture
+function M.capture(f, opts) end
+
 --- Sets whether ops are recorded; returns whether they were.
 ---@param on boolean
 ---@return boolean before
