@@ -23,6 +23,7 @@
     X(random)        \
     X(matmul)        \
     X(optim)         \
+    X(winograd)      \
     X(conv)          \
     X(pool)          \
     X(norm)          \

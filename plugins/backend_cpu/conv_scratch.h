@@ -94,28 +94,7 @@ static void R(pack_panel)(REAL *panel, int64_t stride, const REAL *scratch, cons
 
 /* ---- images in lanes ---- */
 
-#define LANE_LOW(w, l) ((l) & (w) ? LANES + (l) - (w) : (l))
-#define LANE_HIGH(w, l) ((l) & (w) ? LANES + (l) : (l) + (w))
-/* Lanes with bit w of row i and those without it of row i + w change places. */
-#define TRANSPOSE_STEP(w)                                                                       \
-    _Pragma("GCC unroll 16") for (int i = 0; i < LANES && (w) < LANES; i++) if (!(i & (w)))     \
-    {                                                                                           \
-        VEC a = r[i], b = r[(i + (w)) % LANES];                                                 \
-        r[i] = __builtin_shuffle(a, b, (IVEC){EACH_LANE(LANES, LANE_LOW, w)});                  \
-        r[(i + (w)) % LANES] = __builtin_shuffle(a, b, (IVEC){EACH_LANE(LANES, LANE_HIGH, w)}); \
-    }
-
-/** Transposes LANES rows of LANES elements. */
-VEC_INLINE void R(transpose)(VEC *r)
-{
-    TRANSPOSE_STEP(8)
-    TRANSPOSE_STEP(4)
-    TRANSPOSE_STEP(2)
-    TRANSPOSE_STEP(1)
-}
-#undef LANE_LOW
-#undef LANE_HIGH
-#undef TRANSPOSE_STEP
+#include "vec_transpose.h"
 
 /**
  * n elements, `step` apart, of each of `images` rows to (n, LANES); lanes without an image become 0.
