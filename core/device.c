@@ -263,6 +263,8 @@ void td_each_device(see_fn *see, void *arg)
     }
 }
 
+atomic_int tdi_thread_count;
+
 int td_threads(int n)
 {
     if (tdi_failed()) return 0;
@@ -272,5 +274,7 @@ int td_threads(int n)
     const td_ext_threads *ext = t->extension ? t->extension("threads.v1") : NULL;
     if (!ext) return 1;
     if (n > 0) tdi_data_changed(); /* plans that captured calls hold are for the old number */
-    return ext->threads(n);
+    int now = ext->threads(n);
+    if (n >= 1) atomic_store_explicit(&tdi_thread_count, now, memory_order_relaxed);
+    return now;
 }

@@ -48,6 +48,8 @@ td_device *tdi_device(const char *name);
 td_device *tdi_device_default(td_context *);
 /** Device i of those that are open, NULL past the last. */
 td_device *tdi_device_open_at(uint32_t i);
+/** The number of threads that td_threads was last given, 0 before that: plans made for another number are not taken. */
+extern atomic_int tdi_thread_count;
 /** Waits for all work on the device; an error where a kernel has faulted. Nothing to do on a synchronous one. */
 bool tdi_device_sync(td_device *);
 /** Copies between the host and a device, and waits for it. */

@@ -97,7 +97,8 @@ static void make_key(key *k, const tdi_op *op, const td_device *dev, const tdi_c
 {
     k->n = 0;
     k->full = false;
-    put(k, op->id | (uint64_t)q->compute << 32);
+    uint64_t threads = (uint64_t)atomic_load_explicit(&tdi_thread_count, memory_order_relaxed);
+    put(k, op->id | (uint64_t)q->compute << 32 | threads << 40);
     put(k, (uint64_t)(uintptr_t)dev);
     put(k, (uint64_t)(uintptr_t)chain); /* replaced when a kernel is added, so older answers die */
     put(k, q->n_in | (uint64_t)q->n_out << 32);

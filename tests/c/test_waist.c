@@ -173,6 +173,49 @@ static void interruption(void)
     TD->scope_pop(NULL);
 }
 
+/* ---- plans ---- */
+
+static unsigned planned;
+static bool counts(const td_kargs *a, void **plan, size_t *ws)
+{
+    (void)a, (void)plan, (void)ws;
+    planned++;
+    return true;
+}
+static bool sets_one(const td_kargs *a)
+{
+    *(double *)a->out[0]->p = 1;
+    return true;
+}
+
+static void plans_are_made_once(void)
+{
+    static const td_kernel kernel = {.size = sizeof kernel,
+                                     .op = "sin",
+                                     .device = "cpu",
+                                     .dtypes = TD_BIT(TD_F64),
+                                     .priority = 1000,
+                                     .plan = counts,
+                                     .run = sets_one};
+    CHECK(TD->add(TD_ADD_KERNEL, &kernel));
+    TD->scope_push();
+    int before = td_threads(0);
+    td_tensor *x = td_ones(td_dims(1), TD_F64);
+    for (int i = 0; i < 3; i++) CHECK(td_sin(x) != NULL);
+    CHECK_INT(1, planned);
+    td_threads(1); /* what a plan divides among threads is for a number of them */
+    td_sin(x);
+    td_threads(3);
+    unsigned one = planned;
+    td_sin(x);
+    CHECK_INT(one + 1, planned);
+    td_threads(1);
+    td_sin(x);
+    CHECK_INT(one + 1, planned); /* the old plan is still there */
+    td_threads(before);
+    TD->scope_pop(NULL);
+}
+
 int main(void)
 {
     RUN(errors_chain);
@@ -185,5 +228,6 @@ int main(void)
     RUN(gradients);
     RUN(long_chains);
     RUN(interruption);
+    RUN(plans_are_made_once);
     return check_done();
 }
