@@ -252,6 +252,28 @@ bool td_module_forward(td_module *m, td_tensor *const *in, uint32_t n_in, td_ten
     return true;
 }
 
+bool td_module_can_chain(const td_module *m, const td_module *then)
+{
+    return m && then && m->layer && then->layer && m->layer->t.forward_act && then->layer->t.acts_as;
+}
+
+bool td_module_forward_act(td_module *m, td_module *then, td_tensor *x, td_tensor **y)
+{
+    *y = NULL;
+    if (tdi_failed()) return false;
+    if (!td_module_can_chain(m, then) || !x) return true;
+    td_activation act = then->layer->t.acts_as(then);
+    if (act == TD_ACT_NONE) return !tdi_failed();
+    if (!enter(m->layer->t.name)) return false;
+    tdi_scope_push();
+    td_tensor *got = m->layer->t.forward_act(m, x, act);
+    nesting--;
+    *y = tdi_scope_pop(got);
+    if (!tdi_failed()) return true;
+    tdi_name_error(m->layer->t.name);
+    return false;
+}
+
 void td_module_train(td_module *m, bool on)
 {
     if (m->training != on) td_mode_changed((uintptr_t)m);

@@ -115,6 +115,23 @@ static int forward(lua_State *L)
     return lua_gettop(L) - base;
 }
 
+/* m:forward_act(then, x) -> what then(m(x)) gives, computed as one op, or nil where the two do not go together that way */
+static int forward_act(lua_State *L)
+{
+    tdl_state *S = TDL_STATE(L);
+    tdl_pay(L, S);
+    module *m = check_module(L, 1), *then = check_module(L, 2);
+    td_tensor *x = tdl_peek(L, 3), *y = NULL;
+    if (!x || !td_module_can_chain(m->m, then->m)) return 0;
+    tdl_slot *slot = tdl_new(L);
+    tdl_stay stay;
+    tdl_enter(L, S, &stay);
+    bool ok = td_module_forward_act(m->m, then->m, x, &y);
+    if (ok && y) tdl_fill(S, slot, y, false);
+    if (!tdl_leave(S, &stay, ok)) return tdl_throw(L, S);
+    return y ? 1 : 0;
+}
+
 /* ---- tensors ---- */
 
 /* Pushes the userdata of a tensor of the module, the same one each time; the cache lies at `cache`. */
@@ -227,9 +244,9 @@ static int m_tostring(lua_State *L)
 
 void tdl_open_module(lua_State *L, tdl_state *S)
 {
-    static const luaL_Reg methods[] = {
-        {"forward", forward},   {"train", m_train}, {"tensors", m_tensors}, {"set_tensor", m_set_tensor},
-        {"options", m_options}, {"name", m_name},   {"usage", m_usage},     {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"forward", forward},   {"forward_act", forward_act}, {"train", m_train},
+                                       {"tensors", m_tensors}, {"set_tensor", m_set_tensor}, {"options", m_options},
+                                       {"name", m_name},       {"usage", m_usage},           {NULL, NULL}};
     static const luaL_Reg events[] = {
         {"__gc", module_gc}, {"__call", forward}, {"__tostring", m_tostring}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"new_module", l_new_module}, {NULL, NULL}};

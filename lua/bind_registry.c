@@ -197,10 +197,16 @@ static int l_layer_info(lua_State *L)
     tdl_enter(L, S, &stay);
     const td_layer *t = td_layer_find(name);
     if (!tdl_leave(S, &stay, t || !td_failed())) return tdl_throw(L, S);
-    if (!t) lua_pushnil(L);
-    else
-        push_info(L, t->kind == TD_LOSS ? "loss" : "layer", t->name, t->doc, &t->opts, t->in ? t->in : "x",
-                  t->out ? t->out : "y");
+    if (!t) {
+        lua_pushnil(L);
+        return 1;
+    }
+    push_info(L, t->kind == TD_LOSS ? "loss" : "layer", t->name, t->doc, &t->opts, t->in ? t->in : "x",
+              t->out ? t->out : "y");
+    lua_pushboolean(L, t->forward_act != NULL); /* it may apply the activation behind it */
+    lua_setfield(L, -2, "absorbs");
+    lua_pushboolean(L, t->acts_as != NULL); /* it is one */
+    lua_setfield(L, -2, "activates");
     return 1;
 }
 

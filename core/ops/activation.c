@@ -93,7 +93,9 @@ static td_tensor *gelu_tanh_slope(td_tensor *x)
     return td_add(half, td_mul(td_mul(x, tdi_from(1, td_mul(t, t))), inner));
 }
 
-TDI_GRADIENT(gelu, td_mul(g, is_exact(c) ? gelu_slope(x) : gelu_tanh_slope(x)))
+td_tensor *tdi_gelu_slope(td_tensor *x, bool by_tanh) { return by_tanh ? gelu_tanh_slope(x) : gelu_slope(x); }
+
+TDI_GRADIENT(gelu, td_mul(g, tdi_gelu_slope(x, !is_exact(c))))
 
 /* ---- samples ---- */
 

@@ -1,4 +1,4 @@
-/* matmul.c - matrix products: matmul bmm outer linear. Transposes are views: no backward copies a matrix to turn it. */
+/* matmul.c - matrix products: matmul bmm outer. Transposes are views: no backward copies a matrix to turn it. */
 #include "rules.h"
 
 enum { NEED_A = 1, NEED_B = 2 };
@@ -144,59 +144,9 @@ static bool outer_sample(uint32_t i, td_sample *s)
     return i < 2;
 }
 
-/* ---- linear: x (..., in), w (out, in), b (out) ---- */
-
-static bool linear_infer(td_infer *i)
-{
-    const td_view *x = i->in[0], *w = i->in[1], *b = i->in[2];
-    td_view *y = i->out[0];
-    if (!tdi_want_numbers("linear", i)) return false;
-    if (w->nd != 2) return td_fail_as(TD_ESHAPE, "linear: w: expected shape (out, in), got %s", tdi_shape_text(w));
-    if (x->nd == 0 || x->dim[x->nd - 1] != w->dim[1])
-        return td_fail_as(TD_ESHAPE, "linear: x: expected shape (..., %lld) for w of shape %s, got %s",
-                          (long long)w->dim[1], tdi_shape_text(w), tdi_shape_text(x));
-    if (b && (b->nd != 1 || b->dim[0] != w->dim[0]))
-        return td_fail_as(TD_ESHAPE, "linear: b: expected shape (%lld) for w of shape %s, got %s", (long long)w->dim[0],
-                          tdi_shape_text(w), tdi_shape_text(b));
-    y->dt = i->compute;
-    y->dim[y->nd - 1] = w->dim[0];
-    return true;
-}
-
-static bool linear_decompose(const td_call *c, td_tensor **out)
-{
-    td_tensor *y = td_matmul(c->in[0], turned(c->in[1]));
-    out[0] = c->in[2] ? td_add(y, c->in[2]) : y;
-    return out[0] != NULL;
-}
-
-/* gx = g w,  gw = g^T x,  gb = the sum of g's rows */
-static bool linear_backward(const td_call *c, td_tensor *const *gout, td_tensor **gin, uint64_t need)
-{
-    enum { NEED_X = 1, NEED_W = 2, NEED_BIAS = 4 };
-    td_tensor *x = c->in[0], *w = c->in[1], *g = gout[0];
-    if (need & NEED_X) gin[0] = tdi_to(td_matmul(g, w), td_dtype_of(x));
-    if (need & NEED_W) gin[1] = tdi_to(td_matmul(turned(as_rows(g)), as_rows(x)), td_dtype_of(w));
-    if (need & NEED_BIAS) gin[2] = tdi_sum_to(g, c->in[2]);
-    return true;
-}
-
-static bool linear_sample(uint32_t i, td_sample *s)
-{
-    static const td_ints x[] = {{2, {2, 3}}, {1, {3}}, {3, {2, 2, 3}}};
-    if (i > 2) return false;
-    s->in[0] = tdi_sample_signed(x[i], 3 * i);
-    s->in[1] = tdi_sample_signed(td_dims(4, 3), 3 * i + 1);
-    s->in[2] = i == 1 ? NULL : tdi_sample_signed(td_dims(4), 3 * i + 2);
-    return true;
-}
-
 /* ---- rows ---- */
 
 const td_op tdi_op_matmul = {TD_ROW_matmul,         .flags = TD_OP_PRIM | TD_OP_BWD_DIFF, .save_in = 3,
                              .infer = matmul_infer, .backward = matmul_backward,          .sample = matmul_sample};
 const td_op tdi_op_bmm = {TD_ROW_bmm, .infer = bmm_infer, .decompose = bmm_decompose, .sample = bmm_sample};
 const td_op tdi_op_outer = {TD_ROW_outer, .infer = outer_infer, .decompose = outer_decompose, .sample = outer_sample};
-const td_op tdi_op_linear = {TD_ROW_linear,          .flags = TD_OP_BWD_DIFF,     .save_in = 3,
-                             .infer = linear_infer,  .backward = linear_backward, .decompose = linear_decompose,
-                             .sample = linear_sample};

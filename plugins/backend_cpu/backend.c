@@ -22,6 +22,7 @@
     X(scan)          \
     X(random)        \
     X(matmul)        \
+    X(linear)        \
     X(optim)         \
     X(winograd)      \
     X(conv)          \

@@ -21,6 +21,8 @@ typedef struct {
 bool ISA(cpu_sgemm_here)(const sgemm_args *);
 /** n products, none of which reads what another writes, on as many threads as pay, woken once. */
 bool ISA(cpu_sgemm)(const sgemm_args *, int n);
+/** One or two such products by whatever is fastest for their sizes; with act or pre the rows of C lie without gaps. */
+bool ISA(cpu_products)(const sgemm_args *, int n);
 /** y = act(y), for n numbers next to each other. */
 void ISA(cpu_act_row)(gemm_act act, float *y, int64_t n);
 

@@ -197,14 +197,21 @@ static bool gemm_f32(const gemm_args *g)
     return ISA(cpu_sgemm)(&s, 1);
 }
 
+static bool is_vector(const gemm_args *g) { return g->m == 1 || g->n == 1; }
+
+static bool tiny(const gemm_args *g)
+{
+    int64_t most = is_vector(g) ? TINY_VECTOR : TINY;
+    return g->m <= most && g->n <= most && g->k <= most && g->m * g->n * g->k <= most;
+}
+
 static bool gemm(td_dtype dt, const gemm_args *g)
 {
     bool ta, tb, tc;
     int64_t lda, ldb, ldc;
     if (g->m == 0 || g->n == 0) return true;
-    bool vector = g->m == 1 || g->n == 1;
-    int64_t most = vector ? TINY_VECTOR : TINY;
-    if (dt <= TD_F64 && g->m <= most && g->n <= most && g->k <= most && g->m * g->n * g->k <= most) {
+    const bool vector = is_vector(g);
+    if (dt <= TD_F64 && tiny(g)) {
         bool few = vector || (g->n < SHORT && g->m * g->n * g->k <= TINY_VECTOR);
         if (few) (dt == TD_F32 ? dots_f32 : dots_f64)(g);
         else gemm_strided(dt, g);
@@ -221,6 +228,37 @@ static bool gemm(td_dtype dt, const gemm_args *g)
     if (tc) /* C^T = B^T A^T */
         return cpu_gemm(dt, !tb, !ta, g->n, g->m, g->k, 1, g->b, ldb, g->a, lda, beta, g->c, ldc);
     return cpu_gemm(dt, ta, tb, g->m, g->n, g->k, 1, g->a, lda, g->b, ldb, beta, g->c, ldc);
+}
+
+bool ISA(cpu_products)(const sgemm_args *g, int n)
+{
+    bool all_ours = true;
+    gemm_args as[2] = {{0}};
+    for (int i = 0; i < n; i++) {
+        as[i] = (gemm_args){.m = g[i].m,
+                            .n = g[i].n,
+                            .k = g[i].k,
+                            .a = g[i].a,
+                            .b = g[i].b,
+                            .bias = g[i].bias,
+                            .c = g[i].c,
+                            .ars = g[i].ars,
+                            .acs = g[i].acs,
+                            .brs = g[i].brs,
+                            .bcs = g[i].bcs,
+                            .crs = g[i].crs,
+                            .ccs = g[i].ccs,
+                            .bias_step = 1};
+        all_ours &= !tiny(&as[i]) && ours(TD_F32, &as[i], is_vector(&as[i]));
+    }
+    if (all_ours) return ISA(cpu_sgemm)(g, n);
+    for (int i = 0; i < n; i++) {
+        if (!gemm(TD_F32, &as[i])) return false;
+        if (g[i].act == GEMM_AS_IS) continue;
+        if (g[i].pre) __builtin_memcpy(g[i].pre, g[i].c, (size_t)(g[i].m * g[i].n) * sizeof *g[i].c);
+        ISA(cpu_act_row)(g[i].act, g[i].c, g[i].m * g[i].n);
+    }
+    return true;
 }
 
 /* ---- batches ---- */

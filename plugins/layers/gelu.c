@@ -15,6 +15,12 @@ static td_tensor *forward(td_module *self, td_tensor *x)
     return td_gelu(x, o->approximate);
 }
 
+static td_activation acts_as(td_module *self)
+{
+    const options *o = td_options(self);
+    return o->approximate ? TD_ACT_GELU_TANH : TD_ACT_GELU;
+}
+
 static bool sample(uint32_t i, td_sample *s) /* by erf; by tanh */
 {
     *(options *)s->opts = (options){i == 0 ? 0 : 1};
@@ -31,6 +37,7 @@ static const td_layer gelu = {
     .opts = TD_OPTS(options, opts),
     .forward1 = forward,
     .sample = sample,
+    .acts_as = acts_as,
 };
 static bool reg(void) { return td_add_layer(&gelu); }
 TD_PLUGIN("gelu", "1.0", "MIT", "layer:GELU", reg, NULL)

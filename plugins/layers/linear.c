@@ -19,13 +19,26 @@ static bool init(td_module *self, const void *given)
     return !o->bias || td_new_param(self, "bias", td_dims(o->out_features), "fan_in", fan_in, 0);
 }
 
-static td_tensor *forward(td_module *self, td_tensor *x)
+static bool fits(const options *o, td_tensor *x)
 {
-    const options *o = td_options(self);
     if (td_ndim(x) == 0 || td_dim(x, -1) != o->in_features)
         return td_fail_as(TD_ESHAPE, "Linear: expected x (..., %lld), got %s", (long long)o->in_features,
                           td_describe(x).s);
+    return true;
+}
+
+static td_tensor *forward(td_module *self, td_tensor *x)
+{
+    const options *o = td_options(self);
+    if (!fits(o, x)) return NULL;
     return td_linear(x, td_param(self, "weight"), o->bias ? td_param(self, "bias") : NULL);
+}
+
+static td_tensor *forward_act(td_module *self, td_tensor *x, td_activation act)
+{
+    const options *o = td_options(self);
+    if (!fits(o, x)) return NULL;
+    return td_linear_act(x, td_param(self, "weight"), o->bias ? td_param(self, "bias") : NULL, (int32_t)act);
 }
 
 static bool sample(uint32_t i, td_sample *s) /* with a bias, without, and with two leading axes */
@@ -45,6 +58,7 @@ static const td_layer linear = {
     .init = init,
     .forward1 = forward,
     .sample = sample,
+    .forward_act = forward_act,
 };
 static bool reg(void) { return td_add_layer(&linear); }
 TD_PLUGIN("linear", "1.0", "MIT", "layer:Linear", reg, NULL)

@@ -55,6 +55,7 @@ describe("matmul in f32", function()
   end)
 
   it("is bit-equal on any number of threads", function()
+    if os.getenv "TIDE_CPU_ISA" == "plain" then return pending "large products are OpenBLAS's" end
     local a, b = tide.randn(130, 700), tide.randn(700, 200)
     local threads = tide.get_num_threads()
     tide.set_num_threads(1)

@@ -8,6 +8,9 @@ extern "C" {
 
 enum { TD_LAYER, TD_LOSS };
 
+/** Activations that a layer in front may apply itself, as part of its own op; the order is that of options `activation`. */
+typedef enum { TD_ACT_NONE, TD_ACT_RELU, TD_ACT_TANH, TD_ACT_SIGMOID, TD_ACT_GELU, TD_ACT_GELU_TANH } td_activation;
+
 /** A layer or a loss. Exactly one of forward1 and forward is set. */
 typedef struct td_layer {
     size_t size;
@@ -19,7 +22,11 @@ typedef struct td_layer {
     td_tensor *(*forward1)(td_module *self, td_tensor *x); /* one in, one out; or                        */
     bool (*forward)(td_module *self, td_tensor *const *in, uint32_t n_in, td_tensor **out);
     td_samples *sample;
-    void (*drop)(td_module *self); /* only for memory that the plugin itself got                         */
+    void (*drop)(td_module *self);             /* only for memory that the plugin itself got                         */
+    td_activation (*acts_as)(td_module *self); /* the activation that this layer is; NULL = none          */
+    td_tensor *(*forward_act)(td_module *self, td_tensor *x,
+                              td_activation act); /* forward1 and then act, as one op: for
+                          chains of layers. NULL without an error: not with this act or this x. NULL = never */
 } td_layer;
 
 /** An optimizer. step() updates one parameter by in-place ops, without recording. */

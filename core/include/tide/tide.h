@@ -172,6 +172,10 @@ TD_API td_module *td_module_keep(td_module *);
 TD_API void td_module_release(td_module *);
 /** Runs forward. out has room for *n_out; *n_out becomes the count. */
 TD_API bool td_module_forward(td_module *, td_tensor *const *in, uint32_t n_in, td_tensor **out, uint32_t *n_out);
+/** Whether `then` is an activation and m a layer that may apply it itself. */
+TD_API bool td_module_can_chain(const td_module *m, const td_module *then);
+/** m and then `then` on x as one op. *y stays NULL, without an error, where they do not go together: then run them in turn. */
+TD_API bool td_module_forward_act(td_module *m, td_module *then, td_tensor *x, td_tensor **y);
 TD_API void td_module_train(td_module *, bool on);
 TD_API const td_layer *td_module_layer(const td_module *);
 TD_API const void *td_module_options(const td_module *);

@@ -1,5 +1,6 @@
 --- Modules that hold modules: Sequential, ModuleList, ModuleDict.
 local Module = require "tide.nn.module"
+local pair = require "tide.nn.layer".pair
 local util = require "tide.util"
 
 local M = {}
@@ -35,9 +36,25 @@ function Sequential:forward(x, ...)
   local n = #self
   if n == 0 then return x, ... end
   if n == 1 then return self[1](x, ...) end
-  x = self[1](x, ...)
-  for i = 2, n - 1 do x = self[i](x) end
-  return self[n](x)
+  local i = 1
+  if select("#", ...) > 0 then
+    x = self[1](x, ...)
+    i = 2
+  end
+  local m = self[i]
+  while i < n do
+    local after = self[i + 1]
+    local y = pair(m, after, x)                          -- a layer and its activation as one op
+    if y then
+      i, x = i + 2, y
+      m = self[i]
+    else
+      i, x = i + 1, m(x)
+      m = after
+    end
+  end
+  if i > n then return x end
+  return m(x)
 end
 
 --- Adds a module at the end.

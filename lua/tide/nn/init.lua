@@ -20,6 +20,12 @@ function M.Parameter(t)
   return t:requires_grad_()
 end
 
+--- Whether a Sequential runs a layer and the activation behind it (Linear and ReLU, say) as one op. It does so unless told
+--- otherwise; results and gradients are equal to rounding. With `on` given, sets it.
+---@param on boolean?
+---@return boolean before
+function M.chain(on) return require "tide.nn.layer".chain(on) end
+
 --- Names of all layers and losses: those of plugins, loaded or not, and the containers.
 ---@return string[]
 function M.names()

@@ -26,6 +26,32 @@ local function call_weighted(self, x, target, weight)
   return leave(self[RAW](x, target, weight))
 end
 
+local chaining = true
+
+--- Whether a Sequential runs a layer and the activation behind it (Linear and ReLU, say) as one op. It does so from the
+--- start; the results are equal to rounding. With `on` given, sets it.
+---@param on boolean?
+---@return boolean before
+function M.chain(on)
+  local before = chaining
+  if on ~= nil then chaining = on ~= false end
+  return before
+end
+
+--- then(m(x)) as one op; nil where m and then are not two C layers that go together so, or one of them is watched: a
+--- class whose __call was replaced is to see every call.
+---@param m tide.nn.Module
+---@param after tide.nn.Module
+---@param x tide.Tensor
+---@return tide.Tensor?
+function M.pair(m, after, x)
+  local class, then_class = getmetatable(m), getmetatable(after)
+  if not (chaining and class.absorbs and then_class.activates) then return nil end
+  if class.__call ~= call or then_class.__call ~= call then return nil end
+  running.leaf = m
+  return leave(rawget(m, RAW):forward_act(rawget(after, RAW), x))
+end
+
 --- What of a C module's tensors is called `name`.
 local function find(self, name)
   local raw = rawget(self, RAW)
@@ -163,6 +189,7 @@ function M.class(info)
   class.__newindex = set
   class.__call = weighted and call_weighted or call
   class.info = info
+  class.absorbs, class.activates = info.absorbs, info.activates
   local mt = getmetatable(class)
   mt.__call = function(_, ...) return construct(class, weighted, ...) end
   return class
