@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what Tide is built with, from Debian's packages.    usage: scripts/setup.sh [--tests]
 set -eu
-packages="build-essential cmake pkg-config liblua5.4-dev lua5.4 libopenblas-openmp-dev zlib1g-dev dataset-fashion-mnist"
+packages="build-essential cmake pkg-config liblua5.4-dev lua5.4 libopenblas-openmp-dev libdnnl-dev zlib1g-dev dataset-fashion-mnist"
 [ "${1:-}" = "--tests" ] && packages="$packages lua-busted lua-check cppcheck clang-format python3-venv"
 
 missing=""
