@@ -68,6 +68,7 @@ int luaopen_tide_core(lua_State *L)
     tdl_open_random(L, S);
     tdl_open_profile(L, S);
     tdl_open_batcher(L, S);
+    tdl_open_augment(L, S);
     tdl_open_conform(L, S);
     tdl_open_capture(L, S);
     lua_pushliteral(L, TD_VERSION);

@@ -49,6 +49,8 @@ for epoch = 1, opt.epochs do
   if log then log:write {epoch = epoch, loss = mean:value(), accuracy = result.accuracy, seconds = tide.time() - start} end
 end
 
+print(("waited for data %.2f %% of the time"):format(100 * loader:stats().share))
+
 local confusion = tide.metrics.ConfusionMatrix(train.classes)
 net:eval()
 tide.no_grad(function()

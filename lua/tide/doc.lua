@@ -23,6 +23,7 @@ M.files = {
   {module = "tide.data", as = {M = "data"}},
   {module = "tide.data.dataset", as = {M = "data"}, only = {TensorDataset = true, subset = true, random_split = true}},
   {module = "tide.data.loader", as = {M = "data", Loader = "data.Loader"}},
+  {module = "tide.data.transforms", as = {M = "data.transforms"}},
   {module = "tide.metrics", as = {M = "metrics", Mean = "metrics.Mean", Accuracy = "metrics.Accuracy", TopK = "metrics.TopK",
                                   ConfusionMatrix = "metrics.ConfusionMatrix"}},
   {module = "tide.progress", as = {M = "progress", Bar = "progress.Bar"}},

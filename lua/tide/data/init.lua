@@ -40,4 +40,9 @@ function M.fashion_mnist(opts) return require "tide.data.fashion".fashion_mnist(
 ---@return tide.data.TensorDataset train, tide.data.TensorDataset test
 function M.mnist(opts) return require "tide.data.fashion".mnist(opts) end
 
-return M
+--- Transforms for loaders, loaded when they are first named.
+return setmetatable(M, {__index = function(_, key)
+  if key ~= "transforms" then return nil end
+  M.transforms = require "tide.data.transforms"
+  return M.transforms
+end})

@@ -1,6 +1,7 @@
---- Loader: a dataset in batches, shuffled, gathered in the background, on a device.
+--- Loader: a dataset in batches, shuffled, prepared in the background, on a device.
 local core = require "tide.core"
 local datasets = require "tide.data.dataset"
+local transforms = require "tide.data.transforms"
 local util = require "tide.util"
 
 local M = {}
@@ -23,25 +24,44 @@ end
 
 local defaults = {batch = 1, shuffle = false, drop_last = false, device = false, transform = false, prefetch = 2, workers = 1}
 
+--- A transform as the loader runs it: a chain for the workers, or a function for the script's thread.
+local function take_transform(t)
+  if not t then return nil, nil end
+  local mt = getmetatable(t)
+  if type(t) == "function" or type(t) == "table" and mt and mt.__call and mt ~= transforms.Transform then return nil, t end
+  return transforms.chain("Loader", t), nil
+end
+
 --- Batches of a dataset:
 ---
 ---     local loader = data.Loader(train, {batch = 64, shuffle = true, device = "cuda"})
 ---     for x, y in loader:epoch() do … end
 ---
---- Datasets made of tensors are gathered by background threads; others, and `transform`, run on the script's thread.
+--- A transform is one of data.transforms, or a list of them: they are in C, and prepare x sample by sample. A function
+--- transform(x, y) → x, y gets whole batches, on the script's thread.
+---
+---     local T = data.transforms
+---     local loader = data.Loader(train, {batch = 128, shuffle = true, workers = 2, transform = {
+---       T.RandomCrop(32, {padding = 4}), T.RandomHorizontalFlip(), T.Normalize({0.49, 0.48, 0.45}, {0.25, 0.24, 0.26})}})
+---
+--- Datasets made of tensors are gathered and transformed by background threads; others on the script's thread. Batches are
+--- the same with any number of workers: what is random in them depends on the seed, the epoch and the sample.
 ---@param dataset any
 ---@param opts table?   batch = 1, shuffle = false, drop_last = false (a last batch that is smaller), device = "cpu",
----                     transform(x, y) → x, y of each batch, prefetch = 2 (batches ahead; 0: none), workers = 1 (threads)
+---                     transform, workers = 1 (background threads; 0: none), prefetch = 2 (batches ahead; 0: none)
 ---@return tide.data.Loader
 function M.Loader(dataset, opts)
   datasets.expect_dataset("Loader", dataset)
   local o = util.named("Loader", opts, defaults)
   o.batch = util.integer("Loader", "batch", o.batch, 1)
   o.prefetch = util.integer("Loader", "prefetch", o.prefetch, 0)
-  o.workers = util.integer("Loader", "workers", o.workers, 1)
-  util.expect(not o.transform or type(o.transform) == "function", "Loader", "transform", "a function", o.transform)
+  o.workers = util.integer("Loader", "workers", o.workers, 0)
+  util.expect(o.workers <= 16, "Loader", "workers", "at most 16", o.workers)
+  util.expect(o.prefetch <= 64, "Loader", "prefetch", "at most 64", o.prefetch)
   util.expect(not o.device or type(o.device) == "string", "Loader", "device", "the name of a device", o.device)
+  o.chain, o.transform = take_transform(o.transform)
   o.dataset = dataset
+  o.epochs, o.batches, o.wait, o.elapsed = 0, 0, 0.0, 0.0
   return setmetatable(o, Loader)
 end
 
@@ -59,10 +79,19 @@ local function order_of(self)
   return self.shuffle and core.ops.randperm(#self.dataset, {device = "cpu"}) or nil
 end
 
---- A function that gives the batches of one epoch, gathered by threads; nil where the dataset is not made of tensors.
-local function gathered(self, order)
+--- What the random choices of this epoch depend on: the seed, and the place of its stream, which moves on by one.
+local function draw_of(self)
+  if not self.chain or not self.chain:is_random() then return 0, 0 end
+  local state = core.random_state()
+  core.random()
+  return state[1], state[2]
+end
+
+--- A function that gives the batches of one epoch, prepared by threads; nil where the dataset is not made of tensors. And one that
+--- gives up what is left of the epoch.
+local function gathered(self, order, seed, place)
   local base, indices = datasets.tensors_behind(self.dataset)
-  if not base or #base.tensors > 2 or self.prefetch == 0 or #base == 0 then return nil end
+  if not base or #base.tensors > 2 or #base == 0 then return nil end
   for _, t in ipairs(base.tensors) do
     if t.device ~= "cpu" or t.requires_grad then return nil end
   end
@@ -70,20 +99,34 @@ local function gathered(self, order)
   local batcher = self.idle
   self.idle = nil                                        -- an epoch inside an epoch makes one of its own
   if not batcher then
-    batcher = core.batcher(x, y, {batch = self.batch, drop_last = self.drop_last, ahead = self.prefetch, threads = self.workers,
-                                  scale = x.dtype == "u8" and base.scale or nil})
+    local ahead = self.prefetch > 0 and self.workers > 0
+    batcher = core.batcher(x, y, {batch = self.batch, drop_last = self.drop_last, ahead = ahead and self.prefetch or 1,
+                                  threads = ahead and self.workers or 0, scale = x.dtype == "u8" and base.scale or nil,
+                                  chain = self.chain})
   end
   if indices then order = order and indices:index_select(order, 1) or indices end
-  batcher:start(order)
-  return function()
-    local bx, by = batcher:next()
-    if bx == nil then self.idle = batcher end
-    return bx, by
+  batcher:start(order, seed, place)
+  local function leave()
+    if batcher then
+      batcher:stop()
+      self.idle, batcher = batcher, nil
+    end
   end
+  return function()
+    if not batcher then return nil end
+    local bx, by = batcher:next()
+    if bx == nil then leave() end
+    return bx, by
+  end, leave
+end
+
+local function augmented(self, indices, seed, place, x, ...)
+  if not self.chain then return x, ... end
+  return core.augment(x, self.chain, seed, place, indices), ...
 end
 
 --- The same on the script's thread, for any dataset.
-local function by_hand(self, order)
+local function by_hand(self, order, seed, place)
   local n, from = #self.dataset, 1
   order = order or core.ops.arange(1, n + 1, {dtype = "i64", device = "cpu"})
   return function()
@@ -91,23 +134,40 @@ local function by_hand(self, order)
     if count < 1 or self.drop_last and count < self.batch then return nil end
     local indices = order:narrow(1, from, count)
     from = from + count
-    return datasets.batch(self.dataset, indices)
+    return augmented(self, indices, seed, place, datasets.batch(self.dataset, indices))
   end
 end
 
-local function finished(self, bar, ...)
+local function transformed(self, ...)
+  if ... == nil or not self.transform then return ... end
+  return self.transform(...)
+end
+
+--- Ends what an epoch has open, however its loop was left.
+local Epoch = {}
+Epoch.__index = Epoch
+
+function Epoch:close()
+  if self.leave then self.leave() end
+  if self.bar then self.bar:finish() end
+  self.leave, self.bar = nil, nil
+end
+
+Epoch.__close = Epoch.close
+
+--- Notes what a batch took to come, and passes it on.
+local function arrived(self, epoch, start, ...)
+  local now = core.time()
+  self.wait = self.wait + (now - start)
+  self.elapsed = self.elapsed + (now - epoch.last)
+  epoch.last = now
   if ... == nil then
-    if bar then bar:finish() end
+    epoch:close()
     return nil
   end
-  if bar then bar:advance() end
-  if self.device then return on_device(self.device, ...) end
+  self.batches = self.batches + 1
+  if epoch.bar then epoch.bar:advance() end
   return ...
-end
-
-local function transformed(f, ...)
-  if ... == nil then return nil end
-  return f(...)
 end
 
 --- The batches of one epoch: `for x, y in loader:epoch() do`.
@@ -115,14 +175,29 @@ end
 ---@return fun(): tide.Tensor?, tide.Tensor?
 function Loader:epoch(opts)
   local o = util.named("epoch", opts, {progress = false, show = false})
+  local epoch = setmetatable({last = core.time()}, Epoch)
+  local seed, place = draw_of(self)
   local order = order_of(self)
-  local next_batch = gathered(self, order) or by_hand(self, order)
-  local bar = o.progress and require "tide.progress".bar(o.progress, #self, {show = o.show or nil}) or nil
-  local f = self.transform
+  local next_batch, leave = gathered(self, order, seed, place)
+  next_batch = next_batch or by_hand(self, order, seed, place)
+  epoch.leave = leave
+  epoch.bar = o.progress and require "tide.progress".bar(o.progress, #self, {show = o.show or nil}) or nil
+  self.epochs = self.epochs + 1
+  self.wait = self.wait + (core.time() - epoch.last)
+  local device = self.device
   return function()
-    if f then return finished(self, bar, transformed(f, next_batch())) end
-    return finished(self, bar, next_batch())
-  end, nil, nil, bar
+    local start = core.time()
+    if device then return arrived(self, epoch, start, on_device(device, transformed(self, next_batch()))) end
+    return arrived(self, epoch, start, transformed(self, next_batch()))
+  end, nil, nil, epoch
+end
+
+--- How long the script has waited for batches so far: epochs and batches begun, `wait` and `elapsed` in seconds (from the
+--- beginning of each epoch to its last batch), and their ratio `share`.
+---@return {epochs: integer, batches: integer, wait: number, elapsed: number, share: number}
+function Loader:stats()
+  return {epochs = self.epochs, batches = self.batches, wait = self.wait, elapsed = self.elapsed,
+          share = self.elapsed > 0 and self.wait / self.elapsed or 0}
 end
 
 return M
