@@ -32,6 +32,8 @@
     X(loss)          \
     X(index)         \
     X(sort)          \
+    X(recurrent)     \
+    X(attention)     \
     X(move)
 
 /* ---- memory ---- */

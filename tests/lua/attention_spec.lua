@@ -74,6 +74,12 @@ describe("scaled_dot_product_attention", function()
     local qkv = tide.randn(n, t, 3, h, d)
     local function part(i) return qkv:select(3, i):transpose(2, 3) end
     check(part(1), part(2), part(3), nil, {is_causal = true})
+    local y = attention(part(1), part(2), part(3))
+    assert.is_true(y:transpose(2, 3):is_contiguous())
+    local x = qkv:clone():requires_grad_()
+    local function of_x(i) return x:select(3, i):transpose(2, 3) end
+    attention(of_x(1), of_x(2), of_x(3)):sum():backward()
+    assert.equal("(2, 20, 3, 3, 16)", shape(x.grad))
     check(part(1):transpose(3, 4):contiguous():transpose(3, 4), part(2), part(3)) -- the last axis not dense
     check(tide.randn(1, 1, 5, 8):expand(2, 3, 5, 8), tide.randn(2, 3, 5, 8), tide.randn(1, 3, 5, 8):expand(2, 3, 5, 8))
   end)

@@ -56,6 +56,16 @@ local code = [[
       layer("batch norm", nn.BatchNorm2d(6))
       layer("layer norm", nn.LayerNorm {11})
       layer("linear", nn.Linear(11, 19))
+      local steps = tide.randn(9, 13, 11, o)
+      for _, kind in ipairs {"LSTM", "GRU", "RNN"} do
+        local m = nn[kind](11, 21):to(dtype)
+        local z = m(steps)
+        p(kind, z, table.unpack(tide.grad({(z * z):sum()}, m:parameters())))
+      end
+      local q, k, v = tide.randn(2, 3, 50, 19, o), tide.randn(2, 3, 70, 19, o), tide.randn(2, 3, 70, 8, o)
+      for _, t in ipairs {q, k, v} do t:requires_grad_() end
+      local z = tide.scaled_dot_product_attention(q, k, v, {is_causal = true})
+      p("attention", z, table.unpack(tide.grad({(z * z):sum()}, {q, k, v})))
       local target = tide.randint(1, 67, {37})
       p("cross entropy", nn.CrossEntropyLoss()(x, target), nn.NLLLoss()(x, target))
     end

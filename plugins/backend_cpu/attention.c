@@ -1,0 +1,417 @@
+/* attention.c - scaled_dot_product_attention and its gradient, f32, tile by tile: no T x S matrix in memory (Dao et al.
+ * 2022, arXiv:2205.14135), softmax by running maxima and sums (Milakov & Gimelshein 2018, arXiv:1805.02867), and in the
+ * gradient the probabilities again from the logarithms of the sums. The formulas stand in core/ops/attention.c.
+ *
+ * q, y (T, D and E) of one head, k (S, D) and v (S, E) of the head that it looks at: rows any distance apart, elements of
+ * a row side by side. A tile is ROWS of q by KEYS of k. A head, or the heads that share one of k and v in the gradient,
+ * is one thread's, so results do not depend on the number of threads. */
+#include "cpu.h"
+#include "tile_gemm.h"
+#include "vmath.h"
+#include <string.h>
+
+/* WIDEST: the greatest D and E; tiles of both fit the first level of cache up to about 64. SHARE: multiply-adds that are
+ * worth waking a thread for. */
+enum { ROWS = 8 * TG_ROWS, KEYS = 64, WIDEST = 256, SHARE = 1 << 18 };
+static_assert(KEYS % TG_COLUMNS == 0, "a tile of keys is whole panels");
+enum { WIDE_PACKED = WIDEST + TG_COLUMNS };
+
+/** What is to be done. In a call the views' leading axes, all but the last three, count as one; h: heads of q. */
+typedef struct {
+    const td_view *q, *k, *v, *mask;
+    int64_t batch, h, group, t, s, d, e; /* group: heads of q to one of k and v */
+    float scale;
+    bool causal;
+} problem;
+
+/** One head: its rows and how far they are apart. */
+typedef struct {
+    float *p;
+    int64_t apart;
+} lines;
+
+/** The mask of one head: bool or f32, NULL for none. */
+typedef struct {
+    const void *p;
+    bool numbers;
+    int64_t row, key; /* strides */
+} head_mask;
+
+static problem read_problem(const td_view *q, const td_view *k, const td_view *v, const td_view *mask, bool causal,
+                            bool has_scale, double scale)
+{
+    int32_t nd = q->nd;
+    problem a = {.q = q, .k = k, .v = v, .mask = mask, .batch = 1, .h = 1, .group = 1, .causal = causal};
+    a.t = q->dim[nd - 2], a.s = k->dim[nd - 2], a.d = q->dim[nd - 1], a.e = v->dim[nd - 1];
+    for (int32_t i = 0; i < nd - 3; i++) a.batch *= q->dim[i];
+    if (nd > 2) {
+        a.h = q->dim[nd - 3];
+        a.group = k->dim[nd - 3] ? a.h / k->dim[nd - 3] : 1;
+    }
+    a.scale = has_scale ? (float)scale : a.d > 0 ? 1.0f / sqrtf((float)a.d) : 1.0f;
+    return a;
+}
+
+/** How far into v batch b and head h lie; v is aligned at its last axis with nd axes, those of extent 1 repeat. */
+static int64_t place_of(const td_view *v, const td_view *like, int64_t b, int64_t h)
+{
+    int32_t ahead = like->nd - v->nd;
+    int64_t at = 0;
+    for (int32_t i = like->nd - 3; i >= 0; i--) {
+        int64_t index = h;
+        if (i < like->nd - 3) {
+            index = b % like->dim[i];
+            b /= like->dim[i];
+        }
+        if (i >= ahead && v->dim[i - ahead] != 1) at += index * v->stride[i - ahead];
+    }
+    return at;
+}
+
+static lines head_of(const td_view *v, int64_t b, int64_t h)
+{
+    return (lines){(float *)v->p + place_of(v, v, b, h), v->stride[v->nd - 2]};
+}
+
+static head_mask mask_of(const problem *a, int64_t b, int64_t h)
+{
+    const td_view *m = a->mask;
+    if (!m) return (head_mask){NULL};
+    int64_t at = place_of(m, a->q, b, h);
+    head_mask to = {(const char *)m->p + at * (int64_t)td_dtype_size(m->dt), m->dt == TD_F32, 0, 0};
+    if (m->nd > 0 && m->dim[m->nd - 1] != 1) to.key = m->stride[m->nd - 1];
+    if (m->nd > 1 && m->dim[m->nd - 2] != 1) to.row = m->stride[m->nd - 2];
+    return to;
+}
+
+/** Of keys from .. from + n those that a row may look at as far as the order goes. */
+static int64_t seen(const problem *a, int64_t row, int64_t from, int64_t n)
+{
+    if (!a->causal) return n;
+    int64_t end = row + 1 - from;
+    return end < 0 ? 0 : end < n ? end : n;
+}
+
+/** z = scale z + mask for one row of a tile: -inf where the mask says no. */
+static void masked_row(const problem *a, const head_mask *m, float *restrict z, int64_t row, int64_t from, int64_t n)
+{
+    for (int64_t j = 0; j < n; j++) z[j] *= a->scale;
+    if (!m->p) return;
+    if (m->numbers) {
+        const float *add = (const float *)m->p + row * m->row + from * m->key;
+        for (int64_t j = 0; j < n; j++) z[j] += add[j * m->key];
+    } else {
+        const unsigned char *may = (const unsigned char *)m->p + row * m->row + from * m->key;
+        for (int64_t j = 0; j < n; j++) z[j] = may[j * m->key] ? z[j] : -INFINITY;
+    }
+}
+
+/** B (k, n) for a product, as it lies or packed to room. */
+typedef struct {
+    const float *p;
+    int64_t brs, bps;
+} operand;
+
+static operand readable(lines x, int64_t from, int64_t k, int64_t n, float *room)
+{
+    const float *p = x.p + from * x.apart;
+    if (tg_direct(n)) return (operand){p, x.apart, TG_COLUMNS};
+    tg_pack(room, p, k, n, x.apart, 1);
+    return (operand){room, TG_COLUMNS, k * TG_COLUMNS};
+}
+
+static void multiply(int64_t m, int64_t n, int64_t k, const float *a, int64_t ars, int64_t acs, operand b, float *c,
+                     int64_t crs)
+{
+    tg_run(&(tg_product){m, n, k, a, ars, acs, b.p, b.brs, b.bps, c, crs, true});
+}
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* ---- forward ---- */
+
+typedef struct {
+    float z[ROWS * KEYS], kt[WIDEST * KEYS], v[KEYS * WIDE_PACKED], y[ROWS * WIDEST];
+    float most[ROWS], sum[ROWS];
+} __attribute__((aligned(64))) forward_room;
+
+/** Probabilities of a row, not yet divided by their sum, in place of z; what was gathered before is brought to the new
+ *  maximum. */
+static void softmax_row(const problem *a, forward_room *w, int64_t r, int64_t n, int64_t all)
+{
+    float *restrict z = w->z + r * KEYS, most = w->most[r], sum = 0;
+#pragma omp simd reduction(max : most)
+    for (int64_t j = 0; j < n; j++) most = z[j] > most ? z[j] : most;
+    float base = most == -INFINITY ? 0.0f : most; /* a row that sees nothing yet, or NaN alone */
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < n; j++) {
+        float p = vm_expf(z[j] - base);
+        z[j] = p;
+        sum += p;
+    }
+    for (int64_t j = n; j < all; j++) z[j] = 0;
+    if (most != w->most[r]) {
+        float keep = vm_expf(w->most[r] - base), *restrict y = w->y + r * a->e;
+        w->sum[r] *= keep;
+        for (int64_t j = 0; j < a->e; j++) y[j] *= keep;
+        w->most[r] = most;
+    }
+    w->sum[r] += sum;
+}
+
+static void forward_tile(const problem *a, const head_mask *m, lines q, lines k, lines v, int64_t row, int64_t rows,
+                         int64_t key, forward_room *w)
+{
+    int64_t n = least(a->s - key, KEYS);
+    if (a->causal) n = least(n, row + rows - key);
+    tg_pack(w->kt, k.p + key * k.apart, a->d, n, 1, k.apart);
+    tg_gemm(rows, n, a->d, q.p + row * q.apart, q.apart, 1, w->kt, w->z, KEYS, false);
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t sees = seen(a, row + r, key, n);
+        masked_row(a, m, w->z + r * KEYS, row + r, key, sees);
+        softmax_row(a, w, r, sees, n);
+    }
+    multiply(rows, a->e, n, w->z, KEYS, 1, readable(v, key, n, a->e, w->v), w->y, a->e);
+}
+
+/** Rows row .. row + rows of one head. */
+static void forward_rows(const problem *a, const td_kargs *args, int64_t b, int64_t h, int64_t row, forward_room *w)
+{
+    int64_t rows = least(a->t - row, ROWS), last = a->causal ? least(a->s, row + rows) : a->s;
+    lines q = head_of(a->q, b, h), k = head_of(a->k, b, h / a->group), v = head_of(a->v, b, h / a->group);
+    lines y = head_of(args->out[0], b, h);
+    head_mask m = mask_of(a, b, h);
+    float *lse = (float *)args->out[1]->p + (b * a->h + h) * a->t + row;
+    memset(w->y, 0, (size_t)(rows * a->e) * sizeof *w->y);
+    for (int64_t r = 0; r < rows; r++) w->most[r] = -INFINITY, w->sum[r] = 0;
+    for (int64_t key = 0; key < last; key += KEYS) forward_tile(a, &m, q, k, v, row, rows, key, w);
+    for (int64_t r = 0; r < rows; r++) {
+        float sum = w->sum[r], inv = sum == 0 ? 0 : 1.0f / sum;
+        float *restrict to = y.p + (row + r) * y.apart;
+        for (int64_t j = 0; j < a->e; j++) to[j] = w->y[r * a->e + j] * inv;
+        lse[r] = sum == 0 ? -INFINITY : (w->most[r] == -INFINITY ? 0.0f : w->most[r]) + vm_logf(sum);
+    }
+}
+
+static int threads_for(double work, int64_t tasks)
+{
+    int64_t threads = cpu_threads();
+    if (threads > tasks) threads = tasks;
+    if ((double)threads > work / SHARE) threads = (int64_t)(work / SHARE);
+    return threads < 1 ? 1 : (int)threads;
+}
+
+static double work_of(const problem *a)
+{
+    return (double)a->batch * (double)a->h * (double)a->t * (double)a->s * (double)(a->d + a->e);
+}
+
+static problem forward_problem(const td_kargs *a)
+{
+    const td_scaled_dot_product_attention_attr *o = a->attr;
+    return read_problem(a->in[0], a->in[1], a->in[2], a->in[3], o->is_causal, o->has_scale, o->scale);
+}
+
+static bool run_attention(const td_kargs *args)
+{
+    problem a = forward_problem(args);
+    int64_t pieces = (a.t + ROWS - 1) / ROWS, tasks = a.batch * a.h * pieces;
+    int threads = threads_for(work_of(&a), tasks);
+#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
+    for (int64_t i = 0; i < tasks; i++) {
+        forward_room w;
+        int64_t head = i / pieces;
+        forward_rows(&a, args, head / a.h, head % a.h, i % pieces * ROWS, &w);
+    }
+    return true;
+}
+
+/* ---- backward ---- */
+
+typedef struct {
+    float p[ROWS * KEYS], dz[ROWS * KEYS], kt[WIDEST * KEYS], vt[WIDEST * KEYS];
+    float k[KEYS * WIDE_PACKED], q[ROWS * WIDE_PACKED], g[ROWS * WIDE_PACKED];
+} __attribute__((aligned(64))) backward_room;
+
+/** What belongs to one head of q in the gradient. */
+typedef struct {
+    lines q, g, y, gq;
+    head_mask mask;
+    const float *lse;
+} backward_head;
+
+/** p and dz of a tile, from z = q k^T and g v^T; beyond what is seen both are 0. */
+static void backward_row(const problem *a, const backward_head *h, int64_t r, int64_t row, int64_t key, int64_t n,
+                         backward_room *w)
+{
+    float *restrict p = w->p + r * KEYS, *restrict dz = w->dz + r * KEYS, lse = h->lse[row], along = 0;
+    const float *restrict g = h->g.p + row * h->g.apart, *restrict y = h->y.p + row * h->y.apart;
+    int64_t sees = lse == -INFINITY ? 0 : seen(a, row, key, n);
+#pragma omp simd reduction(+ : along)
+    for (int64_t j = 0; j < a->e; j++) along += g[j] * y[j];
+    masked_row(a, &h->mask, p, row, key, sees);
+#pragma omp simd
+    for (int64_t j = 0; j < sees; j++) {
+        float v = vm_expf(p[j] - lse);
+        p[j] = v;
+        dz[j] = v * (dz[j] - along) * a->scale;
+    }
+    for (int64_t j = sees; j < n; j++) p[j] = dz[j] = 0;
+}
+
+/** Rows row .. of one head of q with keys key .. : adds to gq, gk and gv. */
+static void backward_tile(const problem *a, const backward_head *h, int64_t row, int64_t key, int64_t n, operand k,
+                          lines gk, lines gv, backward_room *w)
+{
+    int64_t rows = least(a->t - row, ROWS);
+    const float *q = h->q.p + row * h->q.apart, *g = h->g.p + row * h->g.apart;
+    tg_gemm(rows, n, a->d, q, h->q.apart, 1, w->kt, w->p, KEYS, false);
+    tg_gemm(rows, n, a->e, g, h->g.apart, 1, w->vt, w->dz, KEYS, false);
+    for (int64_t r = 0; r < rows; r++) backward_row(a, h, r, row + r, key, n, w);
+    multiply(n, a->e, rows, w->p, 1, KEYS, readable(h->g, row, rows, a->e, w->g), gv.p + key * gv.apart, gv.apart);
+    multiply(n, a->d, rows, w->dz, 1, KEYS, readable(h->q, row, rows, a->d, w->q), gk.p + key * gk.apart, gk.apart);
+    multiply(rows, a->d, n, w->dz, KEYS, 1, k, h->gq.p + row * h->gq.apart, h->gq.apart);
+}
+
+static void clear(lines x, int64_t rows, int64_t width)
+{
+    for (int64_t r = 0; r < rows; r++) memset(x.p + r * x.apart, 0, (size_t)width * sizeof *x.p);
+}
+
+/** One head of k and v with the heads of q that look at it. args: g q k v mask y lse -> gq gk gv */
+static void backward_heads(const problem *a, const td_kargs *args, int64_t b, int64_t shared, backward_room *w)
+{
+    lines k = head_of(a->k, b, shared), v = head_of(a->v, b, shared);
+    lines gk = head_of(args->out[1], b, shared), gv = head_of(args->out[2], b, shared);
+    clear(gk, a->s, a->d);
+    clear(gv, a->s, a->e);
+    for (int64_t i = 0; i < a->group; i++) clear(head_of(args->out[0], b, shared * a->group + i), a->t, a->d);
+    for (int64_t key = 0; key < a->s; key += KEYS) {
+        int64_t n = least(a->s - key, KEYS), first = a->causal ? key / ROWS * ROWS : 0;
+        tg_pack(w->kt, k.p + key * k.apart, a->d, n, 1, k.apart);
+        tg_pack(w->vt, v.p + key * v.apart, a->e, n, 1, v.apart);
+        operand rows_of_k = readable(k, key, n, a->d, w->k);
+        for (int64_t i = 0; i < a->group; i++) {
+            int64_t h = shared * a->group + i;
+            backward_head head = {.q = head_of(a->q, b, h), .g = head_of(args->in[0], b, h)};
+            head.y = head_of(args->in[5], b, h);
+            head.gq = head_of(args->out[0], b, h);
+            head.mask = mask_of(a, b, h);
+            head.lse = (const float *)args->in[6]->p + (b * a->h + h) * a->t;
+            for (int64_t row = first; row < a->t; row += ROWS) {
+                int64_t sees = a->causal ? least(n, row + least(a->t - row, ROWS) - key) : n;
+                if (sees > 0) backward_tile(a, &head, row, key, sees, rows_of_k, gk, gv, w);
+            }
+        }
+    }
+}
+
+static problem backward_problem(const td_kargs *a)
+{
+    const td_scaled_dot_product_attention_backward_attr *o = a->attr;
+    return read_problem(a->in[1], a->in[2], a->in[3], a->in[4], o->is_causal, o->has_scale, o->scale);
+}
+
+static bool run_attention_backward(const td_kargs *args)
+{
+    problem a = backward_problem(args);
+    int64_t shared = a.h / a.group, tasks = a.batch * shared;
+    int threads = threads_for(2.5 * work_of(&a), tasks);
+    if (a.s == 0) { /* nothing was looked at */
+        for (int64_t i = 0; i < a.batch * a.h; i++) clear(head_of(args->out[0], i / a.h, i % a.h), a.t, a.d);
+        return true;
+    }
+#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
+    for (int64_t i = 0; i < tasks; i++) {
+        backward_room w;
+        backward_heads(&a, args, i / shared, i % shared, &w);
+    }
+    return true;
+}
+
+/* ---- what is taken ---- */
+
+static bool rows_dense(const td_view *v) { return v->dim[v->nd - 1] <= 1 || v->stride[v->nd - 1] == 1; }
+
+static bool sizes_fit(const problem *a)
+{
+    const td_view *m = a->mask;
+    return a->d <= WIDEST && a->e <= WIDEST && (!m || m->dt == TD_BOOL || m->dt == TD_F32);
+}
+
+static bool takes_sizes(const td_kargs *a)
+{
+    problem p = forward_problem(a);
+    return sizes_fit(&p);
+}
+
+static bool takes_strides(const td_kargs *a)
+{
+    return takes_sizes(a) && rows_dense(a->in[0]) && rows_dense(a->in[1]) && rows_dense(a->in[2]);
+}
+
+static bool backward_takes_sizes(const td_kargs *a)
+{
+    problem p = backward_problem(a);
+    return sizes_fit(&p);
+}
+
+static bool backward_takes_strides(const td_kargs *a)
+{
+    return backward_takes_sizes(a) && rows_dense(a->in[0]) && rows_dense(a->in[1]) && rows_dense(a->in[2]) &&
+           rows_dense(a->in[3]) && rows_dense(a->in[5]) && td_view_dense(a->in[6]);
+}
+
+/** y as (..., T, H, E) in memory, so that the heads of a row lie side by side. */
+static bool heads_inside(const td_kargs *a, td_view *const *out)
+{
+    td_view *y = out[0];
+    int32_t nd = y->nd;
+    (void)a;
+    if (nd < 3) return true;
+    y->stride[nd - 1] = 1;
+    y->stride[nd - 3] = y->dim[nd - 1];
+    y->stride[nd - 2] = y->dim[nd - 1] * y->dim[nd - 3];
+    int64_t size = y->stride[nd - 2] * y->dim[nd - 2];
+    for (int32_t i = nd - 4; i >= 0; i--) {
+        y->stride[i] = size;
+        size *= y->dim[i];
+    }
+    return true;
+}
+
+/** Dense strides in the order in which the axes of another view lie. */
+static void order_like(td_view *v, const td_view *like)
+{
+    int32_t order[TD_MAX_DIM], n = 0;
+    for (int32_t i = 0; i < like->nd - 1; i++) { /* the last axis stays innermost */
+        int32_t at = n++;
+        for (; at > 0 && like->stride[order[at - 1]] < like->stride[i]; at--) order[at] = order[at - 1];
+        order[at] = i;
+    }
+    int64_t size = v->dim[v->nd - 1];
+    v->stride[v->nd - 1] = 1;
+    for (int32_t k = n - 1; k >= 0; k--) {
+        v->stride[order[k]] = size;
+        size *= v->dim[order[k]];
+    }
+}
+
+static bool orders_like(const td_kargs *a, td_view *const *out)
+{
+    for (int i = 0; i < 3; i++) order_like(out[i], a->in[1 + i]);
+    return true;
+}
+
+/* Two rows each: inputs as they lie where their rows are dense, else dense copies. */
+static const td_kernel rows[] = {
+    CPU_KERNEL("scaled_dot_product_attention", TD_BIT(TD_F32), TD_K_STRIDED, run_attention, .priority = 1,
+               .accepts = takes_strides, .layout = heads_inside),
+    CPU_KERNEL("scaled_dot_product_attention", TD_BIT(TD_F32), 0, run_attention, .accepts = takes_sizes,
+               .layout = heads_inside),
+    CPU_KERNEL("scaled_dot_product_attention_backward", TD_BIT(TD_F32), TD_K_STRIDED, run_attention_backward,
+               .priority = 1, .accepts = backward_takes_strides, .layout = orders_like),
+    CPU_KERNEL("scaled_dot_product_attention_backward", TD_BIT(TD_F32), 0, run_attention_backward,
+               .accepts = backward_takes_sizes, .layout = orders_like),
+};
+CPU_TABLE(attention, rows)
