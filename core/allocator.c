@@ -35,11 +35,13 @@ __attribute__((constructor)) static void read_environment(void)
 
 static void lock(tdi_pool *p)
 {
+    if (TDI_ALONE()) return;
     while (atomic_exchange_explicit(&p->busy, 1, memory_order_acquire))
         for (int i = 0; atomic_load_explicit(&p->busy, memory_order_relaxed); i++)
             if (i >= 100) sched_yield();
 }
 
+/* Also of a pool that was not locked, for the process had one thread then. */
 static void unlock(tdi_pool *p) { atomic_store_explicit(&p->busy, 0, memory_order_release); }
 
 tdi_pool *tdi_pool_new(void) { return calloc(1, sizeof(tdi_pool)); }

@@ -52,14 +52,12 @@ void tdi_node_free(td_node *); /* refs is 0; iterative: a chain of a million nod
 static inline td_node *tdi_node_keep(td_node *n)
 {
     TD_ASSERT(atomic_load(&n->refs) > 0);
-    atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
+    tdi_count_up(&n->refs);
     return n;
 }
 static inline void tdi_node_release(td_node *n)
 {
-    if (n && (atomic_load_explicit(&n->refs, memory_order_acquire) == 1 || /* alone: nobody else can change it */
-              atomic_fetch_sub_explicit(&n->refs, 1, memory_order_acq_rel) == 1))
-        tdi_node_free(n);
+    if (n && tdi_count_down(&n->refs)) tdi_node_free(n);
 }
 /** A tensor of that shape and dtype without data, for a backward that needs no more. Owned by the scope. */
 td_tensor *tdi_shell(const tdi_saved *);

@@ -121,6 +121,19 @@ void td_context_leave(td_context *before)
     if (c && --c->depth == 0) __atomic_store_n(&c->owner, 0, __ATOMIC_RELEASE);
 }
 
+bool td_stay_begin(td_context *c, td_context **before)
+{
+    if (!td_context_enter(c, before)) return false;
+    tdi_scope_push();
+    return true;
+}
+
+void td_stay_end(td_context *before)
+{
+    tdi_scope_pop(NULL);
+    td_context_leave(before);
+}
+
 /* ---- modes; they work with a pending error, so that what was changed can be changed back ---- */
 
 static bool swap(bool *mode, bool on)

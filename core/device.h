@@ -2,6 +2,7 @@
 #ifndef TIDE_DEVICE_H
 #define TIDE_DEVICE_H
 #include "context.h"
+#include "count.h"
 #include "invariant.h"
 #include <stdatomic.h>
 
@@ -72,15 +73,13 @@ td_storage *tdi_storage_wrap(td_device *, void *p, size_t bytes, void (*done)(vo
 static inline td_storage *tdi_storage_keep(td_storage *s)
 {
     TD_ASSERT(atomic_load(&s->refs) > 0);
-    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+    tdi_count_up(&s->refs);
     return s;
 }
 void tdi_storage_free(td_storage *); /* refs is 0 */
 static inline void tdi_storage_release(td_storage *s)
 {
-    if (s && (atomic_load_explicit(&s->refs, memory_order_acquire) == 1 || /* the only reference: see tdi_release */
-              atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1))
-        tdi_storage_free(s);
+    if (s && tdi_count_down(&s->refs)) tdi_storage_free(s);
 }
 
 #endif

@@ -266,15 +266,16 @@ static void name_op(const td_context *ctx, const char *op)
     if (!named && !ctx->recursion && strcmp(ctx->msg, "interrupted")) tdi_error_prefix("%s: ", op);
 }
 
-bool tdi_run(tdi_op *op, td_tensor *const *in, uint32_t n_in, const void *attr, td_tensor *const *into, td_tensor **out,
-             uint32_t *n_out)
+static void blame(const td_context *ctx, const tdi_op *op)
 {
-    td_context *ctx = tdi_ctx();
-    if (ctx->err) return false;
-    if (tdi_interrupt_pending()) {
-        td_interrupted();
-        return td_fail("interrupted");
-    }
+    if (!ctx->err) td_fail_as(TD_EPLUGIN, "%s failed without saying why", op->t.name);
+    name_op(ctx, op->t.name);
+}
+
+/* Any op, by all the steps. */
+static bool run_whole(tdi_op *op, td_context *ctx, td_tensor *const *in, uint32_t n_in, const void *attr,
+                      td_tensor *const *into, td_tensor **out, uint32_t *n_out)
+{
     const td_view *few_iv[FEW], *ov[TD_MAX_OUT];
     td_tensor *few_tmp[FEW + 1], *outs[TD_MAX_OUT];
     uint8_t few_marks[FEW];
@@ -294,17 +295,13 @@ bool tdi_run(tdi_op *op, td_tensor *const *in, uint32_t n_in, const void *attr, 
         r.tmp = (td_tensor **)(r.iv + n_in);
         r.marks = (uint8_t *)(r.tmp + n_in + 1);
     }
-    tdi_profile *profile = ctx->profile;
-    if (__builtin_expect(profile != NULL, 0)) tdi_profile_enter(profile, op);
     bool ok = run_op(&r);
-    if (__builtin_expect(profile != NULL, 0)) tdi_profile_leave(profile);
     TD_ASSERT(r.n_tmp <= n_in + 1);
     for (uint32_t i = 0; i < r.n_tmp; i++) tdi_release(r.tmp[i]);
     free(heap);
     if (!ok) {
         tdi_drop_outputs(&r, 0);
-        if (!ctx->err) td_fail_as(TD_EPLUGIN, "%s failed without saying why", op->t.name);
-        name_op(ctx, op->t.name);
+        blame(ctx, op);
         return false;
     }
     uint32_t room = *n_out;
@@ -319,4 +316,27 @@ bool tdi_run(tdi_op *op, td_tensor *const *in, uint32_t n_in, const void *attr, 
         }
     }
     return true;
+}
+
+bool tdi_run(tdi_op *op, td_tensor *const *in, uint32_t n_in, const void *attr, td_tensor *const *into, td_tensor **out,
+             uint32_t *n_out)
+{
+    td_context *ctx = tdi_ctx();
+    if (ctx->err) return false;
+    if (tdi_interrupt_pending()) {
+        td_interrupted();
+        return td_fail("interrupted");
+    }
+    tdi_profile *profile = ctx->profile;
+    if (__builtin_expect(profile != NULL, 0)) tdi_profile_enter(profile, op);
+    bool ok;
+    if (op->t.flags & TD_OP_ALIKE && !into && n_in == op->in.n && *n_out && !ctx->anomaly && !ctx->decompose &&
+        tdi_run_alike(op, ctx, in, n_in, attr, out, &ok)) {
+        *n_out = 1;
+        if (!ok) blame(ctx, op);
+    } else {
+        ok = run_whole(op, ctx, in, n_in, attr, into, out, n_out);
+    }
+    if (__builtin_expect(profile != NULL, 0)) tdi_profile_leave(profile);
+    return ok;
 }

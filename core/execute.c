@@ -45,7 +45,7 @@ static void choose_strides(td_view *out, const td_view *like, bool strided)
 
 /* ---- what the kernel sees ---- */
 
-static void number_as(const td_view *from, td_dtype dt, td_view *to, double *data)
+void tdi_number_as(const td_view *from, td_dtype dt, td_view *to, double *data)
 {
     double d = from->dt == TD_I64 ? (double)*(const int64_t *)from->p : *(const double *)from->p;
     int64_t i = from->dt == TD_I64 ? *(const int64_t *)from->p
@@ -99,7 +99,7 @@ static bool conform(tdi_runner *r, td_dtype compute, bool strided)
         if (tdi_is_number(t)) {
             bool half = want == TD_F16 || want == TD_BF16;
             if (r->dev->unified && r->n_number < FEW && !half) {
-                number_as(&t->v, want, &r->number[r->n_number], &r->number_data[r->n_number]);
+                tdi_number_as(&t->v, want, &r->number[r->n_number], &r->number_data[r->n_number]);
                 r->iv[i] = &r->number[r->n_number++];
                 continue;
             }
@@ -135,7 +135,7 @@ static bool any_elements(const tdi_runner *r)
 
 static uint64_t words(const tdi_runner *r) { return r->n_out ? ((uint64_t)td_view_numel(r->ov[0]) + 3) / 4 : 0; }
 
-static bool call_kernel(tdi_runner *r, const tdi_choice *c, td_dtype compute)
+bool tdi_call_kernel(tdi_runner *r, const tdi_choice *c, td_dtype compute)
 {
     td_kargs a = {.n_in = r->n_in,
                   .n_out = r->n_out,
@@ -201,7 +201,7 @@ static bool run_kernel(tdi_runner *r, const tdi_choice *c, td_dtype compute, td_
         }
         ok = ok && tdi_tensor_allocate(r->out[i], r->dev);
     }
-    ok = ok && (!any_elements(r) || call_kernel(r, c, compute));
+    ok = ok && (!any_elements(r) || tdi_call_kernel(r, c, compute));
     for (uint32_t i = 0; i < r->n_out; i++) {
         if (half == TD_N_DTYPES || !final[i]) continue;
         ok = ok && tdi_copy_raw(final[i], r->out[i]);

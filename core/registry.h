@@ -4,7 +4,7 @@
 #include "device.h"
 
 typedef struct tdi_plugin tdi_plugin;
-enum { TDI_MAX_OPS = 4096, TDI_MAX_NAMES = 16 };
+enum { TDI_MAX_OPS = 4096, TDI_MAX_NAMES = 16, TDI_ALIKE_MAX = 3 /* inputs of an op with TD_OP_ALIKE */ };
 
 typedef struct tdi_kernel {
     td_kernel t;            /* host's copy                                                      */

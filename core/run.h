@@ -3,6 +3,7 @@
 #define TIDE_RUN_H
 #include "autograd.h"
 #include "dispatch.h"
+#include "plan.h"
 
 enum { FEW = 8 }; /* places that need no heap */
 
@@ -37,6 +38,13 @@ static inline bool tdi_same_dims(const td_view *a, const td_view *b)
     return true;
 }
 
+/** The short way: true where it was taken, *ok then says whether it went well and *out is the result, owned by the scope. */
+bool tdi_run_alike(tdi_op *op, td_context *ctx, td_tensor *const *in, uint32_t n, const void *attr, td_tensor **out,
+                   bool *ok);
+/** Runs the chosen kernel: the one place where kernels are called. op, ctx, dev, attr, inputs and outputs of r are set. */
+bool tdi_call_kernel(tdi_runner *r, const tdi_choice *c, td_dtype compute);
+/** The view of a plain number in a dtype; its value goes to data. */
+void tdi_number_as(const td_view *from, td_dtype dt, td_view *to, double *data);
 /** Runs kernel or decomposition without recording. */
 bool tdi_compute(tdi_runner *r);
 /** Runs a view op: outputs share the storage of input 0. */

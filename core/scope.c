@@ -53,6 +53,17 @@ static td_tensor *take(td_context *c, uint32_t base, td_tensor *t)
     return tdi_keep(t);
 }
 
+td_tensor *td_take(td_tensor *t)
+{
+    td_context *c = tdi_ctx();
+    bool ours = t && c->mark_n && c->mark_n <= c->mark_cap && c->own_n > c->mark[c->mark_n - 1];
+    if (ours && c->own[c->own_n - 1] == t) {
+        c->own_n--;
+        return t;
+    }
+    return t ? tdi_keep(t) : NULL;
+}
+
 /* The last reference to memory of others runs their code, which may open scopes of its own above own_n. */
 static void release_above(td_context *c, uint32_t base)
 {

@@ -26,7 +26,8 @@ static uint64_t names_mask(const tdi_sig *s) { return (1ull << s->n) - 1; }
 /* ---- ops ---- */
 
 static const uint32_t op_flags = TD_OP_PRIM | TD_OP_BWD_DIFF | TD_OP_ONCE_DIFF | TD_OP_RNG | TD_OP_HOST_SYNC |
-                                 TD_OP_VIEW | TD_OP_GOUT_NULL | TD_OP_OPTIONAL | TD_OP_NO_PROMOTE | TD_OP_ROW_MAJOR;
+                                 TD_OP_VIEW | TD_OP_GOUT_NULL | TD_OP_OPTIONAL | TD_OP_NO_PROMOTE | TD_OP_ROW_MAJOR |
+                                 TD_OP_ALIKE;
 
 static bool check_signatures(const char *who, const td_op *t, tdi_sig *in, tdi_sig *out)
 {
@@ -35,6 +36,10 @@ static bool check_signatures(const char *who, const td_op *t, tdi_sig *in, tdi_s
     if (out->written || out->optional || out->scalar || out->mask)
         return BAD("%s: out: \"%s\": the marks & ? . ~ are for inputs", who, t->out);
     if (out->list && out->n > 1) return BAD("%s: out: \"%s\": a list must be the only output", who, t->out);
+    if (t->flags & TD_OP_ALIKE &&
+        (out->n != 1 || out->list || out->index || out->aux || !in->n || in->n > TDI_ALIKE_MAX || in->list ||
+         in->optional || in->index || in->mask || in->scalar || in->written))
+        return BAD("%s: flags: ALIKE is for one to %d inputs and one output without marks", who, TDI_ALIKE_MAX);
     if (!out->n && !in->written) return BAD("%s: out: an op without outputs must write an input (mark &)", who);
     if (t->save_in & ~names_mask(in))
         return BAD("%s: save_in: a bit beyond the %u names of \"%s\"", who, in->n, t->in ? t->in : "");
@@ -51,6 +56,8 @@ static bool check_ways(const char *who, const td_op *t)
         return BAD("%s: flags: BWD_DIFF and ONCE_DIFF exclude each other", who);
     if (f & TD_OP_VIEW && !t->view) return BAD("%s: view: TD_OP_VIEW needs it", who);
     if (!(f & TD_OP_VIEW) && t->view) return BAD("%s: view: is set without TD_OP_VIEW", who);
+    if (f & TD_OP_ALIKE && f & (TD_OP_VIEW | TD_OP_RNG | TD_OP_HOST_SYNC | TD_OP_NO_PROMOTE))
+        return BAD("%s: flags: ALIKE is for ops that only compute", who);
     if (f & (TD_OP_OPTIONAL | TD_OP_VIEW)) return true;
     if (f & TD_OP_PRIM && t->decompose) return BAD("%s: decompose: a primitive (TD_OP_PRIM) has none", who);
     if (!(f & TD_OP_PRIM) && !t->decompose)

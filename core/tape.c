@@ -7,7 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static atomic_uint_fast64_t next_seq = 1;
+static uint64_t next_in_order(void)
+{
+    static atomic_uint_fast64_t next = 1;
+    if (!TDI_ALONE()) return atomic_fetch_add_explicit(&next, 1, memory_order_relaxed);
+    uint64_t seq = atomic_load_explicit(&next, memory_order_relaxed);
+    atomic_store_explicit(&next, seq + 1, memory_order_relaxed);
+    return seq;
+}
 
 /* Name of the signature that a place belongs to. */
 static uint32_t name_of(const tdi_sig *s, uint32_t place, uint32_t n_list)
@@ -56,7 +63,7 @@ static td_node *node_new(const tdi_recording *r, int64_t **dims)
     *dims = (int64_t *)(n->out + r->n_out);
     n->n_in = r->n_in;
     n->n_out = r->n_out;
-    n->seq = atomic_fetch_add_explicit(&next_seq, 1, memory_order_relaxed);
+    n->seq = next_in_order();
     return n;
 }
 

@@ -173,14 +173,18 @@ static void set_memory(td_tensor *t, td_storage *s)
     if ((uintptr_t)s->p % 64 == 0) t->v.flags |= TD_V_ALIGNED;
 }
 
-bool tdi_tensor_allocate(td_tensor *t, td_device *dev)
+bool tdi_tensor_give(td_tensor *t, td_device *dev, size_t bytes)
 {
-    size_t bytes;
-    if (!tdi_view_bytes("new tensor", &t->v, &bytes)) return false;
     td_storage *s = tdi_storage_new(dev, bytes);
     if (!s) return false;
     set_memory(t, s);
     return true;
+}
+
+bool tdi_tensor_allocate(td_tensor *t, td_device *dev)
+{
+    size_t bytes;
+    return tdi_view_bytes("new tensor", &t->v, &bytes) && tdi_tensor_give(t, dev, bytes);
 }
 
 /* A dense tensor struct without memory. */

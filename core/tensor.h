@@ -32,19 +32,18 @@ void tdi_tensor_destroy(td_tensor *); /* refs is 0: releases storage, grad and n
 static inline td_tensor *tdi_keep(td_tensor *t)
 {
     TD_ASSERT(atomic_load(&t->refs) > 0);
-    atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+    tdi_count_up(&t->refs);
     return t;
 }
 static inline void tdi_release(td_tensor *t)
 {
-    /* Who sees 1 holds the only reference: no other thread can change the count, so no locked instruction is needed. */
-    if (t && (atomic_load_explicit(&t->refs, memory_order_acquire) == 1 ||
-              atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) == 1))
-        tdi_tensor_destroy(t);
+    if (t && tdi_count_down(&t->refs)) tdi_tensor_destroy(t);
 }
 
 /** Gives t storage for its view (dt, nd, dim, stride must be set; strides row-major or permuted-dense). false after an error. */
 bool tdi_tensor_allocate(td_tensor *t, td_device *);
+/** The same where the bytes are known. */
+bool tdi_tensor_give(td_tensor *t, td_device *, size_t bytes);
 /** Row-major strides from the dims. */
 void tdi_dense_strides(td_view *);
 /** Bytes of dense elements; false after an error when that passes 2^62 or an extent is negative. */

@@ -20,6 +20,7 @@ typedef struct tdl_state {
     td_context *ctx;                  /* NULL once the state closes                                              */
     size_t debt, due;                 /* bytes of tensors made since the last payment; a payment falls due at    */
     size_t live;                      /* bytes of tensors that userdata hold                                     */
+    bool frees;                       /* tensors are dropped by tdl_freeing_alloc                          */
     int tensor_mt, methods, shape_mt; /* registry references                                         */
     bool noted;                       /* msg holds an error that was taken from the core and not raised yet      */
     char source[512];                 /* chunks whose names begin so ("@/usr/share/lua/5.4/tide/") are Tide's own */
@@ -64,19 +65,17 @@ void tdl_note_error(tdl_state *S);
 
 static inline void tdl_enter(lua_State *L, tdl_state *S, tdl_stay *stay)
 {
-    if (tdl_unlikely(!S->ctx || !td_context_enter(S->ctx, &stay->before))) tdl_refuse(L, S);
+    if (tdl_unlikely(!S->ctx || !td_stay_begin(S->ctx, &stay->before))) tdl_refuse(L, S);
     stay->outer = tdl_running;
     tdl_running = L;
-    TD->scope_push();
 }
 
 /** Ends the stay and returns ok. When that is false the error has been noted, and tdl_throw must follow. */
 static inline bool tdl_leave(tdl_state *S, tdl_stay *stay, bool ok)
 {
     if (tdl_unlikely(!ok)) tdl_note_error(S);
-    TD->scope_pop(NULL);
+    td_stay_end(stay->before);
     tdl_running = stay->outer;
-    td_context_leave(stay->before);
     return ok;
 }
 
@@ -138,7 +137,7 @@ enum { TDL_WEIGHT = 2048 };
 static inline void tdl_fill(tdl_state *S, tdl_slot *s, td_tensor *t, bool shares)
 {
     size_t bytes = td_needs_grad(t) ? 2 * TDL_WEIGHT : TDL_WEIGHT;
-    s->t = td_keep(t);
+    s->t = td_take(t);
     if (!shares) {
         const td_view *v = td_view_of(t);
         bytes += (size_t)td_view_numel(v) * td_dtype_size(v->dt);
@@ -149,6 +148,13 @@ static inline void tdl_fill(tdl_state *S, tdl_slot *s, td_tensor *t, bool shares
 }
 /** Drops the tensor of a userdata, which stays an empty one. */
 void tdl_drop(tdl_state *S, tdl_slot *s);
+
+/** An allocator that calls tdl_slot_freed when it frees the userdata of a tensor, or NULL: then tensors of states that use it need
+ *  no finalizer, which costs a protected call and one more cycle of the collector each. */
+extern lua_Alloc tdl_freeing_alloc;
+extern tdl_state *tdl_freeing_state; /* the one that uses it, until it closes */
+/** Drops the tensor of a userdata whose memory is given up, if it is one of a tensor. Lua must not be called from there. */
+void tdl_slot_freed(void *userdata);
 
 /** Ends the stay of a function with one result, whose userdata is on top of the stack: fills it with t, or raises. */
 int tdl_return(lua_State *L, tdl_state *S, tdl_stay *stay, tdl_slot *s, td_tensor *t, bool shares);

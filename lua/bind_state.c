@@ -194,6 +194,7 @@ static int state_gc(lua_State *L)
     tdl_state *S = (tdl_state *)lua_touserdata(L, 1);
     td_context *ctx = S->ctx;
     S->ctx = NULL;
+    if (tdl_freeing_state == S) tdl_freeing_state = NULL;
     if (ctx) td_context_free(ctx);
     return 0;
 }
@@ -230,6 +231,8 @@ tdl_state *tdl_state_new(lua_State *L)
     lua_setmetatable(L, -2);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
     find_source(L, S);
+    S->frees = tdl_freeing_alloc && lua_getallocf(L, NULL) == tdl_freeing_alloc;
+    if (S->frees) tdl_freeing_state = S;
     S->ctx = td_context_new();
     if (!S->ctx) luaL_error(L, "tide: out of memory");
     tdl_stay stay;

@@ -28,6 +28,19 @@ void tdl_drop(tdl_state *S, tdl_slot *s)
     td_release(t);
 }
 
+lua_Alloc tdl_freeing_alloc;
+tdl_state *tdl_freeing_state;
+
+void tdl_slot_freed(void *userdata)
+{
+    tdl_slot *s = (tdl_slot *)userdata;
+    if (s->kind != &tdl_tensor_kind) return;
+    s->kind = NULL; /* the next userdata here may be another module's, which leaves its bytes as they are */
+    if (!s->t) return;
+    if (tdl_freeing_state) tdl_freeing_state->live -= s->bytes;
+    td_release(s->t);
+}
+
 int tdl_return(lua_State *L, tdl_state *S, tdl_stay *stay, tdl_slot *s, td_tensor *t, bool shares)
 {
     if (t) tdl_fill(S, s, t, shares);
@@ -721,6 +734,10 @@ void tdl_open_tensor(lua_State *L, tdl_state *S)
     }
     lua_rawgeti(L, LUA_REGISTRYINDEX, S->tensor_mt);
     tdl_register(L, S, events);
+    if (S->frees) {
+        lua_pushnil(L);
+        lua_setfield(L, -2, "__gc");
+    }
     lua_pushvalue(L, -2);
     set_with_upvalue(L, S, "__index", t_index);
     lua_pushvalue(L, -2);

@@ -162,12 +162,12 @@ static bool quotient_sample(uint32_t i, td_sample *s)
 
 /* ---- rows ---- */
 
-enum { PRIM = TD_OP_PRIM | TD_OP_BWD_DIFF, BOTH = 3 };
+enum { DEFINED = TD_OP_BWD_DIFF | TD_OP_ALIKE, PRIM = TD_OP_PRIM | DEFINED, BOTH = 3 };
 
 const td_op tdi_op_add = {TD_ROW_add, .flags = PRIM, .infer = add_infer, .backward = add_backward,
                           .sample = tdi_samples_pair};
 const td_op tdi_op_sub = {TD_ROW_sub,
-                          .flags = TD_OP_BWD_DIFF,
+                          .flags = DEFINED,
                           .infer = sub_infer,
                           .backward = sub_backward,
                           .decompose = sub_decompose,
@@ -190,10 +190,13 @@ const td_op tdi_op_pow = {TD_ROW_pow,          .flags = PRIM,      .save_in = BO
                           .sample = pow_sample};
 const td_op tdi_op_floor_divide = {TD_ROW_floor_divide, .flags = PRIM, .infer = floor_divide_infer,
                                    .backward = tdi_no_gradient, .sample = quotient_sample};
-const td_op tdi_op_remainder = {
-    TD_ROW_remainder,         .flags = TD_OP_BWD_DIFF,        .save_in = BOTH,
-    .infer = remainder_infer, .backward = remainder_backward, .decompose = remainder_decompose,
-    .sample = quotient_sample};
+const td_op tdi_op_remainder = {TD_ROW_remainder,
+                                .flags = DEFINED,
+                                .save_in = BOTH,
+                                .infer = remainder_infer,
+                                .backward = remainder_backward,
+                                .decompose = remainder_decompose,
+                                .sample = quotient_sample};
 const td_op tdi_op_maximum = {TD_ROW_maximum,
                               .flags = PRIM,
                               .save_in = BOTH,

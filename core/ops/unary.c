@@ -145,11 +145,12 @@ static bool steps_sample(uint32_t i, td_sample *s)
 
 /* ---- rows ---- */
 
-enum { PRIM = TD_OP_PRIM | TD_OP_BWD_DIFF, DEFINED = TD_OP_BWD_DIFF };
+enum { DEFINED = TD_OP_BWD_DIFF | TD_OP_ALIKE, PRIM = TD_OP_PRIM | DEFINED };
+enum { OTHERWISE = TD_OP_PRIM | TD_OP_BWD_DIFF }; /* the result may differ from x in dtype or strides */
 
-const td_op tdi_op_copy = {TD_ROW_copy, .flags = PRIM | TD_OP_ROW_MAJOR, .backward = copy_backward,
+const td_op tdi_op_copy = {TD_ROW_copy, .flags = OTHERWISE | TD_OP_ROW_MAJOR, .backward = copy_backward,
                            .sample = tdi_samples_signed};
-const td_op tdi_op_cast = {TD_ROW_cast, .flags = PRIM | TD_OP_NO_PROMOTE, .infer = cast_infer,
+const td_op tdi_op_cast = {TD_ROW_cast, .flags = OTHERWISE | TD_OP_NO_PROMOTE, .infer = cast_infer,
                            .backward = cast_backward, .sample = cast_sample};
 const td_op tdi_op_neg = {TD_ROW_neg, .flags = PRIM, .infer = neg_infer, .backward = neg_backward,
                           .sample = tdi_samples_signed};

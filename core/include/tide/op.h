@@ -51,7 +51,9 @@ enum {
     TD_OP_GOUT_NULL = 64,   /* backward takes NULL in gout instead of zeros                            */
     TD_OP_OPTIONAL = 128,   /* neither kernel nor decompose needed: its caller has another way         */
     TD_OP_NO_PROMOTE = 256, /* inputs keep their dtypes; compute is that of input 0                  */
-    TD_OP_ROW_MAJOR = 512   /* outputs are row-major; else they may take the order of input 0's axes    */
+    TD_OP_ROW_MAJOR = 512,  /* outputs are row-major; else they may take the order of input 0's axes    */
+    TD_OP_ALIKE = 1024      /* one output, like the inputs where those are f32 or f64 tensors of one shape and dtype, or
+                               plain numbers beside one: then infer is not asked                       */
 };
 
 typedef struct td_op {

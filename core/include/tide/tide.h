@@ -28,6 +28,12 @@ TD_API void td_context_free(td_context *);
 TD_API bool td_context_enter(td_context *ctx, td_context **before);
 /** Ends the stay that the matching enter began. */
 TD_API void td_context_leave(td_context *before);
+/** Enters and opens a scope, for front ends that do both at every call. */
+TD_API bool td_stay_begin(td_context *ctx, td_context **before);
+/** Closes the scope and leaves. */
+TD_API void td_stay_end(td_context *before);
+/** One more reference to t for the caller, who releases it; where the current scope made t last, it is the scope's own. */
+TD_API td_tensor *td_take(td_tensor *t);
 
 /* ---- errors ---- */
 
