@@ -417,6 +417,11 @@ const void *td_capture_result_key(const td_capture *c, size_t *size)
     return c->ran ? c->ran->key : "";
 }
 
+bool td_capture_kernel(const td_capture *c, uint32_t i, char *to, size_t room)
+{
+    return c->list && tdi_program_describe(c->list->program, i, to, room);
+}
+
 void td_capture_inform(const td_capture *c, td_capture_info *info)
 {
     *info = c->made;

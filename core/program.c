@@ -2,6 +2,7 @@
 #include "program.h"
 #include "interrupt.h"
 #include "profile.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -583,4 +584,47 @@ void tdi_program_inform(const tdi_program *p, td_capture_info *info)
     info->dropped = p->dropped;
     info->buffer_bytes = p->planned;
     info->eager_bytes = p->unplanned;
+}
+
+/* ---- in words ---- */
+
+static size_t add_text(char *to, size_t room, size_t at, const char *text)
+{
+    for (; *text && at + 1 < room; text++) to[at++] = *text;
+    to[at] = 0;
+    return at;
+}
+
+static size_t add_operand(char *to, size_t room, size_t at, const tdi_operand *o)
+{
+    char text[32];
+    if (o->slot == TDI_NO_SLOT && !o->v.nd) return add_text(to, room, at, " -");
+    if (o->slot == TDI_NUMBER) return add_text(to, room, at, " number");
+    at = add_text(to, room, at, " (");
+    for (int32_t i = 0; i < o->v.nd; i++) {
+        snprintf(text, sizeof text, "%s%lld", i ? ", " : "", (long long)o->v.dim[i]);
+        at = add_text(to, room, at, text);
+    }
+    return add_text(to, room, at, ")");
+}
+
+bool tdi_program_describe(const tdi_program *p, uint32_t i, char *to, size_t room)
+{
+    if (i >= p->n_call || !room) return false;
+    const tdi_step *s = p->call[i].step;
+    size_t at = add_text(to, room, 0, s->optimizer ? td_optimizer_kind(s->optimizer)->name : s->op->t.name);
+    if (s->optimizer) {
+        at = add_text(to, room, at, " counts a step");
+    } else {
+        at = add_text(to, room, at, " ");
+        at = add_text(to, room, at, td_dtype_name(s->compute));
+    }
+    for (uint32_t k = 0; k < s->n_in + s->n_out; k++) {
+        if (k == s->n_in) at = add_text(to, room, at, " ->");
+        at = add_operand(to, room, at, &p->trace->operand[s->first + k]);
+    }
+    const char *line = tdi_trace_where(p->trace, s);
+    if (*line) at = add_text(to, room, at, "  at ");
+    add_text(to, room, at, line);
+    return true;
 }

@@ -17,6 +17,8 @@ bool tdi_program_run(tdi_program *, td_tensor *const *args);
 td_tensor *tdi_program_result(tdi_program *, uint32_t i, td_tensor *const *args);
 uint32_t tdi_program_results(const tdi_program *);
 const tdi_trace *tdi_program_trace(const tdi_program *);
+/** Call i in words; false past the last. */
+bool tdi_program_describe(const tdi_program *, uint32_t i, char *to, size_t room);
 void tdi_program_inform(const tdi_program *, td_capture_info *);
 
 /* ---- memory_plan.c ---- */

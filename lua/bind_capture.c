@@ -313,6 +313,19 @@ static int m_stats(lua_State *L)
     return 1;
 }
 
+/* c:kernels() -> {"relu f32 (64, 256) -> (64, 256)  at train.lua:12", …} */
+static int m_kernels(lua_State *L)
+{
+    const capture *c = check_capture(L, 1);
+    char text[1024];
+    lua_newtable(L);
+    for (uint32_t i = 0; td_capture_kernel(c->c, i, text, sizeof text); i++) {
+        lua_pushstring(L, text);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    return 1;
+}
+
 static int capture_tostring(lua_State *L)
 {
     const capture *c = check_capture(L, 1);
@@ -332,7 +345,7 @@ static int l_mode_changed(lua_State *L)
 
 void tdl_open_capture(lua_State *L, tdl_state *S)
 {
-    static const luaL_Reg methods[] = {{"reset", m_reset}, {"stats", m_stats}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"reset", m_reset}, {"stats", m_stats}, {"kernels", m_kernels}, {NULL, NULL}};
     static const luaL_Reg meta[] = {
         {"__gc", capture_gc}, {"__call", capture_call}, {"__tostring", capture_tostring}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"capture", l_capture}, {"mode_changed", l_mode_changed}, {NULL, NULL}};

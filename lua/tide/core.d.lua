@@ -65,6 +65,10 @@ local Capture = {}
 ---@return table<string, integer|string> stats
 function Capture:stats() end
 
+--- What the program that was used last runs, a line a kernel: op, dtype, shapes, the script's line.
+---@return string[]
+function Capture:kernels() end
+
 --- Forgets all recordings.
 ---@return tide.Capture self
 function Capture:reset() end

@@ -65,6 +65,9 @@ typedef struct {
 } td_capture_info;
 TD_API void td_capture_inform(const td_capture *, td_capture_info *);
 
+/** Kernel i of the program that was used last, "relu f32 (64, 256) -> (64, 256)  at train.lua:12"; false (not an error) past the last. */
+TD_API bool td_capture_kernel(const td_capture *, uint32_t i, char *to, size_t room);
+
 /** Called by front ends when a module of theirs, told apart by id, enters (on) or leaves training mode: a guard. */
 TD_API void td_mode_changed(uint64_t id);
 
