@@ -403,11 +403,11 @@ void td_capture_abandon(td_capture *c)
 
 /* ---- asking ---- */
 
-uint32_t td_capture_results(const td_capture *c) { return c->ran ? tdi_program_results(c->ran->program) : 0; }
+uint32_t td_capture_results(const td_capture *c) { return c->ran ? c->ran->program->n_result : 0; }
 
 td_tensor *td_capture_result(td_capture *c, uint32_t i)
 {
-    if (tdi_failed() || !c->ran || i >= tdi_program_results(c->ran->program)) return NULL;
+    if (tdi_failed() || !c->ran || i >= c->ran->program->n_result) return NULL;
     return tdi_program_result(c->ran->program, i, c->args);
 }
 

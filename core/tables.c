@@ -87,7 +87,8 @@ bool tdi_check_op(const td_op *t, tdi_sig *in, tdi_sig *out)
 
 /* ---- kernels and layouts ---- */
 
-static const uint32_t kernel_flags = TD_K_STRIDED | TD_K_CAPTURABLE | TD_K_DETERMINISTIC | TD_K_ALIAS_OK | TD_K_LAYOUT;
+static const uint32_t kernel_flags =
+    TD_K_STRIDED | TD_K_CAPTURABLE | TD_K_DETERMINISTIC | TD_K_ALIAS_OK | TD_K_LAYOUT | TD_K_POINTWISE;
 
 bool tdi_check_kernel(const td_kernel *t)
 {

@@ -26,7 +26,7 @@ void tdi_verify_free(tdi_verify **at)
 {
     tdi_verify *v = *at;
     if (!v) return;
-    const tdi_trace *t = tdi_program_trace(v->program);
+    const tdi_trace *t = v->program->trace;
     for (uint32_t i = 0; v->slot && i < v->n_slot; i++) {
         free(v->slot[i].before);
         free(v->slot[i].after);
@@ -86,7 +86,7 @@ static bool restore(tdi_verify *v, const tdi_trace *t, td_tensor *const *args)
 
 bool tdi_verify_begin(tdi_verify **at, tdi_program *p, td_tensor *const *args)
 {
-    const tdi_trace *t = tdi_program_trace(p);
+    const tdi_trace *t = p->trace;
     td_context *ctx = t->ctx;
     uint64_t random[2] = {ctx->random[0], ctx->random[1]};
     tdi_verify *v = *at = calloc(1, sizeof *v);
@@ -117,7 +117,7 @@ static const tdi_step *writer(const tdi_trace *t, uint32_t slot)
 bool tdi_verify_end(tdi_verify **at, const tdi_trace *now)
 {
     tdi_verify *v = *at;
-    const tdi_trace *t = tdi_program_trace(v->program);
+    const tdi_trace *t = v->program->trace;
     char why[512];
     bool ok = tdi_trace_equal(t, now, why, sizeof why) ||
               td_fail("capture check: the call does something else than its recording: %s", why);

@@ -305,6 +305,7 @@ static int m_stats(lua_State *L)
     set_count(L, "programs", i.programs);
     set_count(L, "kernels", i.kernels);
     set_count(L, "dropped", i.dropped);
+    set_count(L, "constant", i.constant);
     set_count(L, "tiled", i.tiled);
     set_count(L, "buffer_bytes", i.buffer_bytes);
     set_count(L, "eager_bytes", i.eager_bytes);

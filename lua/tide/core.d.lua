@@ -60,8 +60,8 @@ function M.enable_grad(f, ...) end
 ---@overload fun(...): any
 local Capture = {}
 
---- Numbers of calls, replays, recordings and programs held; of the last program its kernels, the dead ones that were dropped, those
---- that run tile by tile, and the bytes of its passing results with and without reuse of buffers; why the last call was not replayed.
+--- Numbers of calls, replays, recordings and programs held; of the last program its kernels, the dead ones that were dropped, the
+--- constant ones that ran once, those that run tile by tile, and the bytes of its passing results with and without reuse of buffers; why the last call was not replayed.
 ---@return table<string, integer|string> stats
 function Capture:stats() end
 

@@ -67,7 +67,7 @@ static bool run_gelu(const td_kargs *k)
     return run(k, exact, 0, ST_MATH);
 }
 
-#define ROW(op, dtypes) CPU_KERNEL(#op, dtypes, TD_K_STRIDED | TD_K_ALIAS_OK, run_##op)
+#define ROW(op, dtypes) CPU_KERNEL(#op, dtypes, TD_K_STRIDED | TD_K_ALIAS_OK | TD_K_POINTWISE, run_##op)
 
 static const td_kernel rows[] = {
     ROW(sigmoid, TD_BITS_FLOAT),    ROW(relu, TD_BITS_FLOAT | TD_BITS_INT),

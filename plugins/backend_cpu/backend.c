@@ -142,10 +142,18 @@ static int threads(int n)
     return omp_get_max_threads();
 }
 
+static void parallel(int64_t n, void (*body)(void *arg, int64_t i, int thread), void *arg)
+{
+#pragma omp parallel for schedule(static) num_threads(cpu_threads()) if (n > 1 && cpu_threads() > 1)
+    for (int64_t i = 0; i < n; i++) body(arg, i, omp_get_thread_num());
+}
+
 static const void *cpu_extension(const char *name)
 {
     static const td_ext_threads ext = {threads};
-    return strcmp(name, "threads.v1") ? NULL : &ext;
+    static const td_ext_parallel loops = {parallel};
+    if (!strcmp(name, "threads.v1")) return &ext;
+    return strcmp(name, "parallel.v1") ? NULL : &loops;
 }
 
 static const td_backend cpu = {

@@ -252,7 +252,7 @@ static bool run_pow(const td_kargs *k)
 }
 
 #define NUMBERS (TD_BITS_FLOAT | TD_BITS_INT)
-#define ELEMENTWISE (TD_K_STRIDED | TD_K_ALIAS_OK)
+#define ELEMENTWISE (TD_K_STRIDED | TD_K_ALIAS_OK | TD_K_POINTWISE)
 
 static const td_kernel rows[] = {
     CPU_KERNEL("add", TD_BITS_ALL, ELEMENTWISE, run_add),

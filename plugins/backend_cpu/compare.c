@@ -110,7 +110,7 @@ static bool run_logical_not(const td_kargs *k)
 /* ---- kernels: a bool result may only lie over an input of one-byte elements, which td_view equality assures ---- */
 
 #define EVERY (TD_BITS_ALL | TD_BIT(TD_F16) | TD_BIT(TD_BF16))
-#define ROW(op, dtypes) CPU_KERNEL(#op, dtypes, TD_K_STRIDED | TD_K_ALIAS_OK, run_##op)
+#define ROW(op, dtypes) CPU_KERNEL(#op, dtypes, TD_K_STRIDED | TD_K_ALIAS_OK | TD_K_POINTWISE, run_##op)
 
 static const td_kernel rows[] = {
     ROW(eq, TD_BITS_ALL),       ROW(ne, TD_BITS_ALL),    ROW(lt, TD_BITS_ALL),    ROW(le, TD_BITS_ALL),

@@ -194,7 +194,7 @@ static bool run(const td_kargs *k)
 #define EVERY (TD_BITS_ALL | TD_BIT(TD_F16) | TD_BIT(TD_BF16))
 
 static const td_kernel rows[] = {
-    CPU_KERNEL("copy", EVERY, TD_K_STRIDED | TD_K_ALIAS_OK, run),
+    CPU_KERNEL("copy", EVERY, TD_K_STRIDED | TD_K_ALIAS_OK | TD_K_POINTWISE, run),
     CPU_KERNEL("cast", EVERY, TD_K_STRIDED, run),
 };
 CPU_TABLE(copy, rows)

@@ -156,7 +156,7 @@ static bool run_clamp(const td_kargs *k)
 }
 
 #define NUMBERS (TD_BITS_FLOAT | TD_BITS_INT)
-#define ROW(op, dtypes) CPU_KERNEL(#op, dtypes, TD_K_STRIDED | TD_K_ALIAS_OK, run_##op)
+#define ROW(op, dtypes) CPU_KERNEL(#op, dtypes, TD_K_STRIDED | TD_K_ALIAS_OK | TD_K_POINTWISE, run_##op)
 
 static const td_kernel rows[] = {
     ROW(neg, NUMBERS),

@@ -93,7 +93,7 @@ static bool run_masked_fill(const td_kargs *k)
 #define EVERY (TD_BITS_ALL | TD_BIT(TD_F16) | TD_BIT(TD_BF16))
 
 static const td_kernel rows[] = {
-    CPU_KERNEL("where", EVERY, TD_K_STRIDED | TD_K_ALIAS_OK, run_where),
-    CPU_KERNEL("masked_fill", EVERY, TD_K_STRIDED | TD_K_ALIAS_OK, run_masked_fill),
+    CPU_KERNEL("where", EVERY, TD_K_STRIDED | TD_K_ALIAS_OK | TD_K_POINTWISE, run_where),
+    CPU_KERNEL("masked_fill", EVERY, TD_K_STRIDED | TD_K_ALIAS_OK | TD_K_POINTWISE, run_masked_fill),
 };
 CPU_TABLE(where, rows)

@@ -55,6 +55,11 @@ typedef struct {
     int (*threads)(int n); /* n < 1: only ask; returns the number */
 } td_ext_threads;
 
+/** Extension "parallel.v1" of such a backend: runs body(arg, i, thread) for i in 0 .. n - 1, each i on one of its threads, and waits. */
+typedef struct {
+    void (*run)(int64_t n, void (*body)(void *arg, int64_t i, int thread), void *arg);
+} td_ext_parallel;
+
 #ifdef __cplusplus
 }
 #endif

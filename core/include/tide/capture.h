@@ -58,10 +58,10 @@ TD_API void td_capture_reset(td_capture *);
 typedef struct {
     uint64_t calls, replays, recordings; /* so far                                                            */
     uint32_t programs;                   /* held now                                                          */
-    uint32_t kernels, dropped, tiled;    /* of the last one made: calls of kernels, dead ones left out, and
-                                            those that run tile by tile                                       */
-    uint64_t buffer_bytes, eager_bytes;  /* of its passing results: planned, and without reuse                */
-    const char *why;                     /* why the last call was not replayed; "" when it was                */
+    uint32_t kernels, dropped; /* of the last one made: run each time; left out, for nobody saw what they wrote */
+    uint32_t constant, tiled;  /* run once, when it was made; run tile by tile                            */
+    uint64_t buffer_bytes, eager_bytes; /* of its passing results: planned, and without reuse                */
+    const char *why;                    /* why the last call was not replayed; "" when it was                */
 } td_capture_info;
 TD_API void td_capture_inform(const td_capture *, td_capture_info *);
 

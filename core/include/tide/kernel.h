@@ -31,7 +31,9 @@ enum {
     TD_K_CAPTURABLE = 2,    /* run may be recorded and replayed                                       */
     TD_K_DETERMINISTIC = 4, /* the same bits each time                                                */
     TD_K_ALIAS_OK = 8,      /* an output may be the same view as an input: in-place forms run directly */
-    TD_K_LAYOUT = 16        /* takes the opaque layouts that `layouts` names                          */
+    TD_K_LAYOUT = 16,       /* takes the opaque layouts that `layouts` names                          */
+    TD_K_POINTWISE = 32     /* an output's element comes from the inputs' elements at its place, after
+                               broadcasting: it may be run on a part of them, so that chains stay in cache */
 };
 
 /** bits of td_kernel.dtypes */
