@@ -5,7 +5,7 @@
 --- a process was disturbed, which hurts threads that spin most, the best rounds are the fairer ones.
 local tide = require "tide"
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
-local opt = tide.options {rounds = 5, threads = "1,2", seconds = 1.0, workloads = "", json = "", python = "", limits = "",
+local opt = tide.options {rounds = 5, threads = "1,2", seconds = 1.0, workloads = "", json = "", python = "", limits = "", costs = "",
                           tide = "tide", tide_only = false}
 
 -- Contestants beside eager Tide and PyTorch as scripts are mostly written.
@@ -143,6 +143,40 @@ local function limits_of(threads)
   return list
 end
 
+--- What starting costs: time and peak memory of an interpreter that does nothing, and of one that has imported PyTorch.
+local function starts()
+  local status = [[for l in io.lines "/proc/self/status" do local k = l:match "^VmHWM:%s*(%d+)" if k then print(k) end end]]
+  local list = {{"tide -e ''", opt.tide .. " -e ''", ("%s -e '%s'"):format(opt.tide, status)}}
+  if opt.python ~= "" and not opt.tide_only then
+    local import = opt.python .. [[ -c 'import torch; print([l.split()[1] for l in open("/proc/self/status") if "VmHWM" in l][0])']]
+    list[2] = {"import torch", import .. " >/dev/null", import}
+  end
+  print "\nstarting"
+  for _, s in ipairs(list) do
+    local times = {}
+    for i = 0, opt.rounds do                             -- the first fills the page cache
+      local t0 = tide.time()
+      os.execute(s[2] .. " 2>/dev/null")
+      times[i] = tide.time() - t0
+    end
+    local p = assert(io.popen(s[3] .. " 2>/dev/null"))
+    local kib = tonumber(p:read "l" or "")
+    p:close()
+    print(("  %-24s %10.1f ms %10s MiB"):format(s[1], 1e3 * median(times), number(kib and kib / 1024)))
+  end
+end
+
+--- What an op costs in the core alone.
+local function costs()
+  if opt.costs == "" then return end
+  local p = assert(io.popen(opt.costs, "r"))
+  for line in p:lines() do
+    local name, value, unit = line:match "^(%S+) %S+ (%S+) (%S+)$"
+    if name then print(("  %-24s %10s %s"):format(name, value, unit)) end
+  end
+  p:close()
+end
+
 local function report(workload, list, threads, limits)
   local unit
   for _, c in ipairs(list) do unit = unit or c.unit end
@@ -205,6 +239,10 @@ for name in opt.workloads:gmatch "[^, ]+" do
 end
 if #chosen == 0 then chosen = rows end
 
+if opt.limits ~= "" then
+  starts()
+  costs()
+end
 for text in opt.threads:gmatch "%d+" do
   local threads = math.tointeger(tonumber(text))
   local limits = limits_of(threads)

@@ -47,12 +47,13 @@ fi
 BENCH_WORK=$(mktemp -d)
 export BENCH_WORK PYTHONDONTWRITEBYTECODE=1
 trap 'rm -rf "$BENCH_WORK"' EXIT
-program=""
+program="" costs=""
 if [ $limits = 1 ] && [ -f "$build/CMakeCache.txt" ]; then
-  if cmake --build "$build" --target bench_limits >"$BENCH_WORK/build.log" 2>&1; then
+  if cmake --build "$build" --target bench_limits --target bench_costs >"$BENCH_WORK/build.log" 2>&1; then
     program=$build/bench/limits
+    costs=$build/bench/costs
   else
-    echo "bench: the program that measures the machine's limits cannot be built:" >&2
+    echo "bench: the programs that measure the machine's limits and the core's costs cannot be built:" >&2
     tail -5 "$BENCH_WORK/build.log" >&2
   fi
 fi
@@ -64,7 +65,7 @@ else
   echo "PyTorch: there is none, so no ratios; scripts/bench/run.sh --setup gets it"
 fi
 trap '' PIPE # a contestant that ends early is reported, it does not end the run
-"$tide" "$here/compare.lua" --tide "$tide" --python "$python" --limits "$program" --workloads "$workloads" ${pass[@]+"${pass[@]}"} || {
+"$tide" "$here/compare.lua" --tide "$tide" --python "$python" --limits "$program" --costs "$costs" --workloads "$workloads" ${pass[@]+"${pass[@]}"} || {
   rc=$?
   [ -s "$BENCH_WORK/errors" ] && { echo "what contestants said:" >&2; tail -40 "$BENCH_WORK/errors" >&2; }
   exit $rc

@@ -39,13 +39,15 @@ local function peak_mib()
   return 0
 end
 
---- The greatest memory of tensors in use during a step, less what was in use before it.
+--- The greatest memory of tensors in use during a step, less what was in use before it: MiB.
 local function step_mib()
   collectgarbage()
   tide.reset_peak_memory()
   local before = tide.memory().current
   step()
-  return (tide.memory().peak - before) / 2 ^ 20
+  local taken = tide.memory().peak - before
+  if opt.variant == "captured" then taken = taken + step:stats().buffer_bytes end   -- which stay between steps
+  return taken / 2 ^ 20
 end
 
 local function losses(n)
