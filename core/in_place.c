@@ -22,9 +22,23 @@ static bool overlaps_itself(const td_view *v)
     return false;
 }
 
-static bool check_written(const tdi_runner *r, const td_tensor *t, const char *what)
+/* "the output", or the name of input `place`: made only for a message, for optimizers write hundreds of inputs. */
+static const char *written_name(const tdi_runner *r, int64_t place)
 {
-    const char *op = r->op->t.name;
+    return place < 0 ? "the output" : tdi_place_name(r->op, (uint32_t)place, r->n_list);
+}
+
+static bool may_be_written(const tdi_runner *r, const td_tensor *t)
+{
+    bool plain = t->st && !t->shell && (td_view_dense(&t->v) || !overlaps_itself(&t->v));
+    return plain && (!r->ctx->grad || (!t->requires_grad && !(t->is_view && (r->wants_grad || t->node))));
+}
+
+/* place: of an input, or -1 */
+static bool check_written(const tdi_runner *r, const td_tensor *t, int64_t place)
+{
+    if (may_be_written(r, t)) return true;
+    const char *op = r->op->t.name, *what = written_name(r, place);
     if (tdi_is_number(t)) return td_fail("%s: %s is a plain number and cannot be written in place", op, what);
     if (t->shell) return td_fail_as(TD_EPLUGIN, "%s: %s was not saved for backward and cannot be written", op, what);
     if (overlaps_itself(&t->v))
@@ -48,7 +62,7 @@ bool tdi_check_into(const tdi_runner *r)
     for (uint32_t i = 0; i < r->n_out; i++) {
         const td_tensor *to = r->into[i];
         const td_view *v = r->ov[i];
-        if (!check_written(r, to, "the output")) return false;
+        if (!check_written(r, to, -1)) return false;
         if (to->st->dev != r->dev)
             return td_fail_as(TD_EDEVICE, "%s: the output is on %s, the inputs on %s", r->op->t.name, to->st->dev->name,
                               r->dev->name);
@@ -66,8 +80,7 @@ bool tdi_check_into(const tdi_runner *r)
 bool tdi_check_written_inputs(const tdi_runner *r)
 {
     for (uint32_t i = 0; i < r->n_in; i++)
-        if (r->in[i] && r->marks[i] & TDI_WRITTEN && !check_written(r, r->in[i], tdi_place_name(r->op, i, r->n_list)))
-            return false;
+        if (r->in[i] && r->marks[i] & TDI_WRITTEN && !check_written(r, r->in[i], i)) return false;
     return true;
 }
 

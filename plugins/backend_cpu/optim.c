@@ -125,9 +125,65 @@ static live live_of(const td_kargs *k)
     return (live){*(const double *)last[0]->p, *(const double *)last[1]->p, *(const double *)last[2]->p};
 }
 
-/* Runs fn for every parameter, with the lists in the places that `lists` names (0 = p). */
+/* All parameters of a call, end to end, as one range of elements. */
+typedef struct {
+    const td_kargs *k;
+    const int *lists;
+    int n;
+    st_fn *fn;
+    const void *options;
+} all_of;
+
+static const td_view *operand(const all_of *s, int a, uint32_t i)
+{
+    return s->k->in[(uint32_t)s->lists[a] * s->k->n_list + i];
+}
+
+/* Whether every operand of parameter i lies just as the parameter does, without gaps. */
+static bool lies_alike(const all_of *s, uint32_t i)
+{
+    const td_view *p = operand(s, 0, i);
+    bool fits = td_view_dense(p) || st_gapless(p, td_view_numel(p));
+    for (int a = 1; fits && a < s->n; a++) {
+        const td_view *v = operand(s, a, i);
+        fits = v && st_same(p, v);
+    }
+    return fits;
+}
+
+static void step_range(void *ctx, int64_t from, int64_t to)
+{
+    const all_of *s = ctx;
+    int64_t at = 0;
+    for (uint32_t i = 0; i < s->k->n_list && at < to; i++) {
+        int64_t n = td_view_numel(operand(s, 0, i)), first = from > at ? from - at : 0, end = to - at < n ? to - at : n;
+        at += n;
+        if (first >= end) continue;
+        st_block b = {.n = end - first, .rows = 1, .ctx = s->options};
+        for (int a = 0; a < s->n; a++) {
+            const td_view *v = operand(s, a, i);
+            b.step[a] = (int64_t)td_dtype_size(v->dt);
+            b.p[a] = (char *)v->p + first * b.step[a];
+        }
+        s->fn(&b);
+    }
+}
+
+/* Runs fn for every parameter, with the lists in the places that `lists` names (0 = p): where all lie dense, with the threads woken
+ * once for all of them. */
 static bool each(const td_kargs *k, const int *lists, int n, st_fn *fn, const void *options)
 {
+    all_of all = {k, lists, n, fn, options};
+    int64_t total = 0;
+    bool dense = true;
+    for (uint32_t i = 0; dense && i < k->n_list; i++) {
+        dense = lies_alike(&all, i);
+        total += dense ? td_view_numel(operand(&all, 0, i)) : 0;
+    }
+    if (dense) {
+        st_share(st_threads(total, ST_MATH), total, step_range, &all);
+        return true;
+    }
     for (uint32_t i = 0; i < k->n_list; i++) {
         const td_view *v[ST_MAX_OPS];
         for (int a = 0; a < n; a++) v[a] = k->in[(uint32_t)lists[a] * k->n_list + i];
