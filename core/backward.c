@@ -1,6 +1,7 @@
 /* backward.c - walks the tape from results to leaves. Nodes run in falling order of their sequence numbers: every node that uses
  * a result was recorded after the one that made it, so when a node's turn comes all its gradients are in. No recursion. */
 #include "autograd.h"
+#include "block.h"
 #include "dispatch.h"
 #include "plan.h"
 #include "profile.h"
@@ -13,8 +14,10 @@ enum { MAX_NESTED = 64 };
 /* A node that the walk has met. */
 typedef struct {
     td_node *node;
-    td_tensor **gout; /* n_out gradients so far, one reference each */
-    bool wanted;      /* leads to an input that was asked for       */
+    td_tensor *only;  /* its gradient so far, where it has one output */
+    td_tensor **many; /* n_out of them, where it has more: a block    */
+    bool met;         /* a gradient has come                          */
+    bool wanted;      /* leads to an input that was asked for         */
 } visit;
 
 /* A target of td_grad: a node's output or a leaf. */
@@ -24,6 +27,8 @@ typedef struct {
     uint32_t index;
 } target;
 
+enum { FEW_NODES = 32 }; /* a walk of so few needs no memory of its own */
+
 typedef struct {
     visit *v;
     uint32_t n, cap;
@@ -31,6 +36,8 @@ typedef struct {
     uint32_t slots; /* a power of two                          */
     uint32_t *heap; /* places in v, greatest seq first         */
     uint32_t heap_n, heap_cap;
+    visit few_v[FEW_NODES];
+    uint32_t few_slot[2 * FEW_NODES], few_heap[FEW_NODES];
     target *targets; /* NULL: gradients go to all leaves        */
     uint32_t n_targets;
     bool create, retain;
@@ -50,9 +57,30 @@ static uint32_t *slot_of(const walk *w, const td_node *n)
     return &w->slot[at];
 }
 
+/* All of a walk but its modes. */
+static void walk_begin(walk *w)
+{
+    w->v = w->few_v;
+    w->slot = w->few_slot;
+    w->heap = w->few_heap;
+    w->cap = w->heap_cap = FEW_NODES;
+    w->slots = 2 * FEW_NODES;
+    memset(w->few_slot, 0, sizeof w->few_slot);
+    w->n = w->heap_n = 0;
+}
+
+/* A bigger array in place of an old one, which may be the walk's own. */
+static void *grown(void *old, const void *own, size_t bytes, size_t more)
+{
+    if (old != own) return realloc(old, more);
+    void *p = malloc(more);
+    if (p) memcpy(p, old, bytes);
+    return p;
+}
+
 static bool grow_slots(walk *w)
 {
-    uint32_t *old = w->slot, slots = w->slots ? w->slots * 2 : 64;
+    uint32_t *old = w->slot, slots = w->slots * 2;
     w->slot = calloc(slots, sizeof *w->slot);
     if (!w->slot) {
         w->slot = old;
@@ -60,7 +88,7 @@ static bool grow_slots(walk *w)
     }
     w->slots = slots;
     for (uint32_t i = 0; i < w->n; i++) *slot_of(w, w->v[i].node) = i + 1;
-    free(old);
+    if (old != w->few_slot) free(old);
     return true;
 }
 
@@ -72,13 +100,13 @@ static uint32_t visit_of(walk *w, td_node *n, bool *fresh)
     *fresh = !*s;
     if (*s) return *s - 1;
     if (w->n == w->cap) {
-        uint32_t cap = w->cap ? w->cap * 2 : 32;
-        visit *v = realloc(w->v, cap * sizeof *v);
+        uint32_t cap = w->cap * 2;
+        visit *v = grown(w->v, w->few_v, w->n * sizeof *v, cap * sizeof *v);
         if (!v) return no_memory(), UINT32_MAX;
         w->v = v;
         w->cap = cap;
     }
-    w->v[w->n] = (visit){tdi_node_keep(n), NULL, w->targets == NULL};
+    w->v[w->n] = (visit){.node = tdi_node_keep(n), .wanted = w->targets == NULL};
     *s = ++w->n;
     return w->n - 1;
 }
@@ -88,7 +116,7 @@ static uint64_t seq(const walk *w, uint32_t i) { return w->v[i].node->seq; }
 static bool heap_push(walk *w, uint32_t place)
 {
     if (w->heap_n == w->heap_cap) {
-        uint32_t cap = w->heap_cap ? w->heap_cap * 2 : 32, *h = realloc(w->heap, cap * sizeof *h);
+        uint32_t cap = w->heap_cap * 2, *h = grown(w->heap, w->few_heap, w->heap_n * sizeof *h, cap * sizeof *h);
         if (!h) return no_memory();
         w->heap = h;
         w->heap_cap = cap;
@@ -117,11 +145,27 @@ static uint32_t heap_pop(walk *w)
     return top;
 }
 
+/* n_out gradients */
+static td_tensor **gout_of(visit *v) { return v->many ? v->many : &v->only; }
+
+static size_t gout_bytes(const td_node *n) { return n->n_out * sizeof(td_tensor *); }
+
+static bool make_gout(visit *v)
+{
+    v->met = true;
+    if (v->node->n_out <= 1) return true;
+    v->many = tdi_block_alloc(gout_bytes(v->node));
+    if (v->many) memset(v->many, 0, gout_bytes(v->node));
+    return v->many != NULL;
+}
+
 static void free_gout(visit *v)
 {
-    for (uint32_t i = 0; v->gout && i < v->node->n_out; i++) tdi_release(v->gout[i]);
-    free(v->gout);
-    v->gout = NULL;
+    for (uint32_t i = 0; v->met && i < v->node->n_out; i++) tdi_release(gout_of(v)[i]);
+    if (v->many) tdi_block_free(v->many, gout_bytes(v->node));
+    v->only = NULL;
+    v->many = NULL;
+    v->met = false;
 }
 
 static void walk_free(walk *w)
@@ -131,9 +175,9 @@ static void walk_free(walk *w)
         tdi_node_release(w->v[i].node);
     }
     for (uint32_t i = 0; i < w->n_targets; i++) tdi_release(w->targets[i].grad);
-    free(w->v);
-    free(w->slot);
-    free(w->heap);
+    if (w->v != w->few_v) free(w->v);
+    if (w->slot != w->few_slot) free(w->slot);
+    if (w->heap != w->few_heap) free(w->heap);
     free(w->targets);
 }
 
@@ -235,12 +279,8 @@ static bool give(walk *w, const tdi_edge *e, td_tensor *g)
         tdi_release(g);
         return true;
     }
-    if (!v->gout) {
-        v->gout = calloc(e->node->n_out, sizeof *v->gout);
-        if (!v->gout) return tdi_release(g), no_memory();
-        if (!heap_push(w, place)) return tdi_release(g), false;
-    }
-    return add_up(&v->gout[e->index], g, w->create, false);
+    if (!v->met && (!make_gout(v) || !heap_push(w, place))) return tdi_release(g), false;
+    return add_up(&gout_of(v)[e->index], g, w->create, false);
 }
 
 /* ---- one node ---- */
@@ -271,14 +311,18 @@ static td_tensor *unpack(const td_node *n, const tdi_saved *s, const tdi_edge *e
     return tdi_own(tdi_ctx(), tied);
 }
 
+enum { FEW_PLACES = 24 };
+
 typedef struct {
-    td_tensor **in, **out, **gout, **gin;
+    td_tensor **in, **out, **gout, **gin, *few[FEW_PLACES];
 } frame;
 
 static bool frame_new(frame *f, const td_node *n)
 {
-    f->in = calloc(2 * (size_t)(n->n_in + n->n_out) + 1, sizeof *f->in);
-    if (!f->in) return no_memory();
+    size_t places = 2 * (size_t)(n->n_in + n->n_out);
+    f->in = f->few;
+    if (places <= FEW_PLACES) memset(f->few, 0, places * sizeof *f->few);
+    else if (!(f->in = calloc(places, sizeof *f->in))) return no_memory();
     f->gin = f->in + n->n_in;
     f->out = f->gin + n->n_in;
     f->gout = f->out + n->n_out;
@@ -292,7 +336,7 @@ static bool fill_frame(walk *w, visit *v, frame *f)
     for (uint32_t i = 0; i < n->n_out; i++) {
         bool float_out = td_dtype_is_float((td_dtype)n->out[i].dt);
         f->out[i] = unpack(n, &n->out[i], NULL, float_out ? n : NULL, i, w->create);
-        f->gout[i] = v->gout[i];
+        f->gout[i] = gout_of(v)[i];
         if (f->gout[i] || n->op->t.flags & TD_OP_GOUT_NULL || !float_out) continue;
         const tdi_saved *like = &n->out[i];
         f->gout[i] = td_zeros(td_dims_n(like->nd, like->t ? like->t->v.dim : like->dim), (td_dtype)like->dt);
@@ -406,7 +450,7 @@ static bool run_in_scope(walk *w, visit *v, frame *f)
     td_context *ctx = tdi_ctx();
     td_device *before = ctx->device; /* what a backward creates lies where its gradients do */
     for (uint32_t i = 0; i < n->n_out; i++)
-        if (v->gout[i]) ctx->device = tdi_tensor_device(v->gout[i]);
+        if (gout_of(v)[i]) ctx->device = tdi_tensor_device(gout_of(v)[i]);
     bool ok = fill_frame(w, v, f) && call_backward(w, n, f, need);
     ctx->device = before;
     for (uint32_t i = 0; i < n->n_in; i++) { /* our references, so that a gradient nobody shares can be taken over */
@@ -426,7 +470,8 @@ static bool run_node(walk *w, uint32_t place)
     frame f;
     bool ok = true;
     for (uint32_t i = 0; n->retain && i < n->n_out && ok; i++)
-        if (n->retain[i] && v.gout[i] && !w->targets) ok = add_to_leaf(n->retain[i], tdi_keep(v.gout[i]), w->create);
+        if (n->retain[i] && gout_of(&v)[i] && !w->targets)
+            ok = add_to_leaf(n->retain[i], tdi_keep(gout_of(&v)[i]), w->create);
     if (!ok || !frame_new(&f, n)) return false;
     ok = run_in_scope(w, &v, &f);
     free_gout(&w->v[place]);
@@ -441,7 +486,7 @@ static bool run_node(walk *w, uint32_t place)
         if (ok) ok = give(w, &n->edge[i], g);
         else tdi_release(g);
     }
-    free(f.in);
+    if (f.in != f.few) free(f.in);
     if (ok && !w->retain) tdi_node_drop_saved(n);
     return ok;
 }
@@ -544,7 +589,13 @@ static bool run_walk(walk *w, td_tensor *const *y, td_tensor *const *seeds, uint
 bool td_backward(td_tensor *y, td_tensor *seed, uint32_t flags)
 {
     if (tdi_failed()) return false;
-    walk w = {.create = flags & TD_CREATE_GRAPH, .retain = flags & (TD_RETAIN_GRAPH | TD_CREATE_GRAPH)};
+    walk w; /* large: not all of it is cleared */
+    walk_begin(&w);
+    w.create = flags & TD_CREATE_GRAPH;
+    w.retain = flags & (TD_RETAIN_GRAPH | TD_CREATE_GRAPH);
+    w.stop = false;
+    w.targets = NULL;
+    w.n_targets = 0;
     bool ok = run_walk(&w, &y, &seed, 1);
     walk_free(&w);
     return ok;
@@ -554,9 +605,11 @@ bool td_grad(td_tensor *const *outputs, td_tensor *const *seeds, uint32_t n_out,
              uint32_t n_in, uint32_t flags, td_tensor **grads)
 {
     if (tdi_failed()) return false;
-    walk w = {.create = flags & TD_CREATE_GRAPH,
-              .retain = flags & (TD_RETAIN_GRAPH | TD_CREATE_GRAPH),
-              .stop = flags & STOP_AT_INPUTS};
+    walk w;
+    walk_begin(&w);
+    w.create = flags & TD_CREATE_GRAPH;
+    w.retain = flags & (TD_RETAIN_GRAPH | TD_CREATE_GRAPH);
+    w.stop = flags & STOP_AT_INPUTS;
     w.targets = calloc(n_in ? n_in : 1, sizeof *w.targets);
     if (!w.targets) return no_memory();
     w.n_targets = n_in;

@@ -231,7 +231,7 @@ const td_op tdi_op_linear = {TD_ROW_linear,          .flags = TD_OP_BWD_DIFF,   
                              .infer = linear_infer,  .backward = linear_backward, .decompose = linear_decompose,
                              .sample = linear_sample};
 const td_op tdi_op_linear_act = {TD_ROW_linear_act,
-                                 .flags = TD_OP_BWD_DIFF | TD_OP_ROW_MAJOR,
+                                 .flags = TD_OP_BWD_DIFF | TD_OP_ROW_MAJOR | TD_OP_GOUT_NULL,
                                  .save_in = 7,
                                  .save_out = 3,
                                  .infer = linear_act_infer,

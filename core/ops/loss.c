@@ -277,14 +277,26 @@ static bool bce_with_logits_backward(const td_call *c, td_tensor *const *gout, t
 {
     const td_bce_with_logits_attr *a = c->attr;
     td_tensor *x = c->in[0], *t = c->in[1], *g = gout[0];
-    if (need & 1) {
-        td_tensor *d;
-        if (a->pos_weight == 1) d = td_sub(td_sigmoid(x), t);
-        else d = td_sub(td_sub(td_number(1), t), weighted(td_sigmoid(td_neg(x)), t, a->pos_weight));
-        gin[0] = td_mul(g, d);
-    }
+    if (need & 1) gin[0] = td_bce_with_logits_backward(g, x, t, a->pos_weight);
     if (need & 2) gin[1] = td_mul(g, td_sub(td_mul(td_softplus(td_neg(x)), td_number(a->pos_weight - 1)), x));
     return !td_failed();
+}
+
+static bool bce_with_logits_backward_infer(td_infer *q)
+{
+    const char *op = "bce_with_logits_backward";
+    return tdi_float_ok(op, q->in[0]->dt) && tdi_shapes_equal(op, "g", q->in[0], "x", q->in[1]) &&
+           tdi_shapes_equal(op, "x", q->in[1], "target", q->in[2]);
+}
+
+static bool bce_with_logits_backward_decompose(const td_call *c, td_tensor **out)
+{
+    double pos_weight = ((const td_bce_with_logits_backward_attr *)c->attr)->pos_weight;
+    td_tensor *g = c->in[0], *x = c->in[1], *t = c->in[2], *d;
+    if (pos_weight == 1) d = td_sub(td_sigmoid(x), t);
+    else d = td_sub(td_sub(td_number(1), t), weighted(td_sigmoid(td_neg(x)), t, pos_weight));
+    out[0] = td_mul(g, d);
+    return out[0] != NULL;
 }
 
 static bool bce_with_logits_sample(uint32_t i, td_sample *s)
@@ -292,6 +304,16 @@ static bool bce_with_logits_sample(uint32_t i, td_sample *s)
     td_bce_with_logits_attr *a = s->opts;
     s->in[0] = tdi_normal(td_dims(2, 3));
     s->in[1] = td_from_data(TD_F32, td_dims(2, 3), (const float[]){0, 1, 0.25f, 1, 0.9f, 0});
+    if (i == 1) a->pos_weight = 2.5;
+    return i < 2;
+}
+
+static bool bce_with_logits_backward_sample(uint32_t i, td_sample *s)
+{
+    td_bce_with_logits_backward_attr *a = s->opts;
+    s->in[0] = tdi_normal(td_dims(2, 3));
+    s->in[1] = tdi_normal(td_dims(2, 3));
+    s->in[2] = td_from_data(TD_F32, td_dims(2, 3), (const float[]){0, 1, 0.25f, 1, 0.9f, 0});
     if (i == 1) a->pos_weight = 2.5;
     return i < 2;
 }
@@ -323,3 +345,6 @@ const td_op tdi_op_bce_with_logits = {TD_ROW_bce_with_logits,
                                       .backward = bce_with_logits_backward,
                                       .decompose = bce_with_logits_decompose,
                                       .sample = bce_with_logits_sample};
+const td_op tdi_op_bce_with_logits_backward = {TD_ROW_bce_with_logits_backward, .infer = bce_with_logits_backward_infer,
+                                               .decompose = bce_with_logits_backward_decompose,
+                                               .sample = bce_with_logits_backward_sample};

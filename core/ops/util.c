@@ -237,7 +237,8 @@ td_tensor *tdi_with_axes(td_tensor *reduced, const td_tensor *x, uint32_t mask)
 
 td_tensor *tdi_spread(td_tensor *reduced, const td_tensor *x, uint32_t mask)
 {
-    return td_expand(tdi_with_axes(reduced, x, mask), td_shape(x));
+    if (td_ndim(reduced) > 0) reduced = tdi_with_axes(reduced, x, mask); /* a single number fits any shape */
+    return td_expand(reduced, td_shape(x));
 }
 
 bool tdi_no_gradient(const td_call *c, td_tensor *const *gout, td_tensor **gin, uint64_t need)

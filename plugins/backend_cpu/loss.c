@@ -5,6 +5,8 @@
  *     gx_j = g (p_j S - q_j w_j),   q_j = (1 - s) [j = t] + s / C,   S = sum_j q_j w_j
  * Both are 0 where t is ignored. Columns of classes are worked off COLUMNS at a time where inner is not 1. */
 #include "softmax.h"
+#include "strided.h"
+#include "vmath.h"
 
 enum { COLUMNS = SOFTMAX_COLUMNS };
 
@@ -158,9 +160,68 @@ static bool run_nll_loss(const td_kargs *a)
     return true;
 }
 
+/* ---- bce_with_logits: c0 is pos_weight - 1 ---- */
+
+VM_INLINE float bce(float x, float t, float extra)
+{
+    float soft = (x < 0 ? -x : 0) + vm_log1pf(vm_expf(-vm_absf(x))); /* softplus(-x) */
+    return x - t * x + (1.0f + extra * t) * soft;
+}
+
+/* With pos_weight 1, sigmoid(x) - t. */
+VM_INLINE float bce_slope(float x, float t, float extra)
+{
+    return extra == 0 ? vm_sigmoidf(x) - t : 1.0f - t - (1.0f + extra * t) * vm_sigmoidf(-x);
+}
+
+static void bce_block(const st_block *b)
+{
+    const float extra = *(const float *)b->ctx;
+    for (int64_t r = 0; r < b->rows; r++) {
+        const char *x = b->p[1] + r * b->row[1], *t = b->p[2] + r * b->row[2];
+        char *y = b->p[0] + r * b->row[0];
+#pragma omp simd
+        for (int64_t i = 0; i < b->n; i++)
+            *(float *)(y + i * b->step[0]) =
+                bce(*(const float *)(x + i * b->step[1]), *(const float *)(t + i * b->step[2]), extra);
+    }
+}
+
+static void bce_slope_block(const st_block *b)
+{
+    const float extra = *(const float *)b->ctx;
+    for (int64_t r = 0; r < b->rows; r++) {
+        const char *g = b->p[1] + r * b->row[1], *x = b->p[2] + r * b->row[2], *t = b->p[3] + r * b->row[3];
+        char *y = b->p[0] + r * b->row[0];
+#pragma omp simd
+        for (int64_t i = 0; i < b->n; i++)
+            *(float *)(y + i * b->step[0]) =
+                *(const float *)(g + i * b->step[1]) *
+                bce_slope(*(const float *)(x + i * b->step[2]), *(const float *)(t + i * b->step[3]), extra);
+    }
+}
+
+static bool run_bce_with_logits(const td_kargs *k)
+{
+    const float extra = (float)(((const td_bce_with_logits_attr *)k->attr)->pos_weight - 1);
+    const td_view *v[] = {k->out[0], k->in[0], k->in[1]};
+    st_apply(v, 3, bce_block, &extra, 2 * ST_MATH);
+    return true;
+}
+
+static bool run_bce_with_logits_backward(const td_kargs *k)
+{
+    const float extra = (float)(((const td_bce_with_logits_backward_attr *)k->attr)->pos_weight - 1);
+    const td_view *v[] = {k->out[0], k->in[0], k->in[1], k->in[2]};
+    st_apply(v, 4, bce_slope_block, &extra, ST_MATH);
+    return true;
+}
+
 static const td_kernel rows[] = {
     CPU_KERNEL("softmax_cross_entropy", TD_BIT(TD_F32), 0, run_cross_entropy),
     CPU_KERNEL("softmax_cross_entropy_backward", TD_BIT(TD_F32), 0, run_cross_entropy_backward),
     CPU_KERNEL("nll_loss", TD_BIT(TD_F32), 0, run_nll_loss),
+    CPU_KERNEL("bce_with_logits", TD_BIT(TD_F32), TD_K_STRIDED | TD_K_ALIAS_OK, run_bce_with_logits),
+    CPU_KERNEL("bce_with_logits_backward", TD_BIT(TD_F32), TD_K_STRIDED | TD_K_ALIAS_OK, run_bce_with_logits_backward),
 };
 CPU_TABLE(loss, rows)
