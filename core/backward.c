@@ -573,7 +573,8 @@ static bool run_walk(walk *w, td_tensor *const *y, td_tensor *const *seeds, uint
     bool grad = ctx->grad, ok = false;
     if (ctx->recursion >= MAX_NESTED) return td_fail("backward: nested %d deep", MAX_NESTED);
     tdi_profile *profile = ctx->profile;
-    if (profile) tdi_profile_enter(profile, NULL);
+    if (profile) tdi_profile_enter(profile, NULL, true);
+    ctx->walks++;
     ctx->recursion++;
     ctx->grad = w->create;
     tdi_scope_push();
@@ -582,6 +583,7 @@ static bool run_walk(walk *w, td_tensor *const *y, td_tensor *const *seeds, uint
     tdi_scope_pop(NULL);
     ctx->grad = grad;
     ctx->recursion--;
+    ctx->walks--;
     if (profile) tdi_profile_leave(profile);
     return ok && !tdi_failed();
 }

@@ -20,6 +20,7 @@ struct td_context {
     uint32_t mark_n, mark_cap;
     tdi_trace *trace;                     /* of the captured call that is being recorded, or NULL         */
     tdi_plans *plans;                     /* cache of kernels and plans                                   */
+    uint32_t walks;                       /* of the tape, that are under way: what runs now is backward           */
     tdi_profile *profile;                 /* of td_profile_start, or NULL                                  */
     uint64_t owner;                       /* thread that is in it, 0 = none                               */
     uint32_t depth;                       /* enters of that thread                                        */

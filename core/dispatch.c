@@ -328,7 +328,7 @@ bool tdi_run(tdi_op *op, td_tensor *const *in, uint32_t n_in, const void *attr, 
         return td_fail("interrupted");
     }
     tdi_profile *profile = ctx->profile;
-    if (__builtin_expect(profile != NULL, 0)) tdi_profile_enter(profile, op);
+    if (__builtin_expect(profile != NULL, 0)) tdi_profile_enter(profile, op, ctx->walks > 0);
     bool ok;
     if (op->t.flags & TD_OP_ALIKE && !into && n_in == op->in.n && *n_out && !ctx->anomaly && !ctx->decompose &&
         tdi_run_alike(op, ctx, in, n_in, attr, out, &ok)) {

@@ -25,10 +25,10 @@ typedef struct {
 struct tdi_profile {
     td_profile_row *row;
     uint32_t n_row, cap_row;
-    uint32_t *first; /* by op id: 1 + row of the forward op, then of the backward one; 0 = none */
+    uint32_t *first; /* by place, see row_of: 1 + row; 0 = none */
     uint32_t n_first;
     frame stack[MAX_FRAMES];
-    uint32_t depth, skipped, walks; /* skipped: enters beyond the stack, or without memory */
+    uint32_t depth, skipped; /* skipped: enters beyond the stack, or without memory */
     double start, ops;
     bool trace;
     event *event;
@@ -54,11 +54,12 @@ static bool grow(void **v, uint32_t *cap, uint32_t n, size_t size)
     return true;
 }
 
-/* The row of an op in the current direction; UINT32_MAX without memory. Place 0 is that of the walks. */
-static uint32_t row_of(tdi_profile *p, const tdi_op *op)
+/* Places: the walks, chains forward and backward, then each op forward and backward. */
+enum { WALK = 0, CHAIN = 1, OPS = 3 };
+
+/* The row of a place; UINT32_MAX without memory. */
+static uint32_t row_of(tdi_profile *p, uint32_t place, const char *name, bool backward)
 {
-    bool backward = p->walks > 0;
-    uint32_t place = op ? 2 * (op->id + 1) + backward : 0;
     if (place >= p->n_first) {
         uint32_t n = place + 64;
         uint32_t *wide = realloc(p->first, n * sizeof *wide);
@@ -69,7 +70,7 @@ static uint32_t row_of(tdi_profile *p, const tdi_op *op)
     }
     if (p->first[place]) return p->first[place] - 1;
     if (!grow((void **)&p->row, &p->cap_row, p->n_row, sizeof *p->row)) return UINT32_MAX;
-    p->row[p->n_row] = (td_profile_row){.op = op ? op->t.name : "(the tape)", .backward = backward || !op};
+    p->row[p->n_row] = (td_profile_row){.op = name, .backward = backward};
     return (p->first[place] = ++p->n_row) - 1;
 }
 
@@ -87,18 +88,22 @@ static void note(tdi_profile *p, uint32_t row, double start, double time, const 
         at += snprintf(e->shape + at, sizeof e->shape - (size_t)at, i ? ",%lld" : "%lld", (long long)v->dim[i]);
 }
 
-void tdi_profile_enter(tdi_profile *p, const tdi_op *op)
+static void enter(tdi_profile *p, uint32_t place, const char *name, bool backward)
 {
-    uint32_t row = p->depth < MAX_FRAMES && !p->skipped ? row_of(p, op) : UINT32_MAX;
-    if (row == UINT32_MAX) {
-        p->skipped++;
-        return;
-    }
-    if (!op) p->walks++;
-    p->stack[p->depth++] = (frame){row, now(), 0};
+    uint32_t row = p->depth < MAX_FRAMES && !p->skipped ? row_of(p, place, name, backward) : UINT32_MAX;
+    if (row == UINT32_MAX) p->skipped++;
+    else p->stack[p->depth++] = (frame){row, now(), 0};
 }
 
-void tdi_profile_leave(tdi_profile *p)
+void tdi_profile_enter(tdi_profile *p, const tdi_op *op, bool backward)
+{
+    if (op) enter(p, OPS + 2 * op->id + backward, op->t.name, backward);
+    else enter(p, WALK, "(the tape)", true);
+}
+
+void tdi_profile_enter_chain(tdi_profile *p, bool backward) { enter(p, CHAIN + backward, "(a chain)", backward); }
+
+static void leave(tdi_profile *p, bool kernel)
 {
     if (p->skipped) {
         p->skipped--;
@@ -108,13 +113,16 @@ void tdi_profile_leave(tdi_profile *p)
     frame f = p->stack[--p->depth];
     double time = now() - f.start;
     td_profile_row *r = &p->row[f.row];
-    if (f.row == p->first[0] - 1) p->walks--;
     r->calls++;
     r->time += time - f.below;
+    if (kernel) r->kernel += time - f.below;
     if (p->depth) p->stack[p->depth - 1].below += time;
     else p->ops += time;
     note(p, f.row, f.start, time, NULL);
 }
+
+void tdi_profile_leave(tdi_profile *p) { leave(p, false); }
+void tdi_profile_leave_chain(tdi_profile *p) { leave(p, true); }
 
 /* Bytes that the kernel reads or writes at least once: repeated elements (stride 0) count once. */
 static uint64_t bytes_of(const td_view *v)

@@ -6,9 +6,12 @@
 
 typedef struct tdi_profile tdi_profile;
 
-/** An op begins or ends. NULL: a walk of the tape, within which ops count as backward ones. Ends come in the reverse order. */
-void tdi_profile_enter(tdi_profile *, const tdi_op *);
+/** An op begins or ends, within a walk of the tape (backward) or not. NULL: a walk itself. Ends come in the reverse order. */
+void tdi_profile_enter(tdi_profile *, const tdi_op *, bool backward);
 void tdi_profile_leave(tdi_profile *);
+/** The same about a chain of element-wise kernels that a captured program runs tile by tile: all its time is in kernels. */
+void tdi_profile_enter_chain(tdi_profile *, bool backward);
+void tdi_profile_leave_chain(tdi_profile *);
 /** Runs the kernel in the current op and notes its time, bytes and flops. Waits for an asynchronous device. */
 bool tdi_profile_kernel(tdi_profile *, const tdi_op *, const td_kernel *, const td_kargs *, td_device *);
 void tdi_profile_free(tdi_profile *);

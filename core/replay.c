@@ -89,7 +89,7 @@ static bool prepare(tdi_program *p, td_tensor *const *args)
 static bool profiled(tdi_profile *profile, const tdi_bound *c)
 {
     const tdi_step *s = c->step;
-    tdi_profile_enter(profile, s->op);
+    tdi_profile_enter(profile, s->op, s->backward);
     bool ok = tdi_profile_kernel(profile, s->op, s->choice.kernel, &c->a, s->dev);
     tdi_profile_leave(profile);
     return ok;
@@ -98,7 +98,12 @@ static bool profiled(tdi_profile *profile, const tdi_bound *c)
 bool tdi_call_run(const tdi_bound *c, td_context *ctx)
 {
     tdi_profile *profile = ctx->profile;
-    if (c->chain) return tdi_tiles_run(c->chain);
+    if (c->chain) {
+        if (profile) tdi_profile_enter_chain(profile, c->step->backward);
+        bool ok = tdi_tiles_run(c->chain);
+        if (profile) tdi_profile_leave_chain(profile);
+        return ok;
+    }
     td_optimizer *o = c->step->optimizer;
     if (o) {
         o->steps++;

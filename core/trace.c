@@ -193,6 +193,7 @@ bool tdi_trace_kernel(td_context *ctx, tdi_op *op, const tdi_choice *c, const td
     s->n_out = a->n_out;
     s->n_list = a->n_list;
     s->compute = a->compute;
+    s->backward = ctx->walks > 0;
     s->random = ctx->random[1] - t->random[1];
     s->attr = tdi_attr_copy(&op->t.attr, a->attr);
     s->choice = *c;

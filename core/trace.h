@@ -52,6 +52,7 @@ typedef struct {
     uint64_t random;         /* counter where its random words start, from that of the call                           */
     td_optimizer *optimizer; /* one reference                                                                 */
     uint32_t version;        /* of the optimizer's constant options                                           */
+    bool backward;           /* run while the tape was walked                                                 */
     uint32_t where;          /* place of the script's line in text                                            */
 } tdi_step;
 

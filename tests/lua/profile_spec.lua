@@ -38,6 +38,45 @@ describe("profile", function()
     assert.equal(2 * flops, backward)
   end)
 
+  it("knows the flops of recurrent layers, attention and linear layers", function()
+    local function flops(f, op, backward) return row(tide.profile(f, {warmup = 1}), op, backward).flops end
+    local lstm, x = nn.LSTM(5, 7), tide.ones(3, 2, 5)
+    local function train() lstm(x):sum():backward() end
+    assert.equal(2 * 3 * 2 * 4 * 7 * (5 + 7), flops(train, "lstm"))
+    assert.equal(2 * 3 * 2 * 4 * 7 * (5 + 2 * 7), flops(train, "lstm_backward", true))   -- x wants no gradient
+    local q = tide.ones(2, 3, 10, 4):requires_grad_()
+    local function attend() tide.scaled_dot_product_attention(q, q, q, {is_causal = true}):sum():backward() end
+    assert.equal(2 * 2 * 3 * 10 * 10 * (4 + 4) / 2, flops(attend, "scaled_dot_product_attention"))
+    assert.equal(2.5 * 2 * 2 * 3 * 10 * 10 * (4 + 4) / 2, flops(attend, "scaled_dot_product_attention_backward", true))
+    local linear, z = nn.Linear(6, 9), tide.ones(4, 6):requires_grad_()
+    local report = tide.profile(function() linear(z):sum():backward() end)
+    local forward, backward = 0, 0
+    for _, r in ipairs(report) do
+      if r.op:match "linear" or r.op == "matmul" then
+        if r.backward then backward = backward + r.flops else forward = forward + r.flops end
+      end
+    end
+    assert.equal(2 * 4 * 6 * 9, forward)
+    assert.equal(2 * forward, backward)
+  end)
+
+  it("tells forward from backward in a captured step, too", function()
+    local net, x = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1)), tide.ones(4, 8)
+    local step = tide.capture(function()
+      net:zero_grad()
+      local loss = net(x):square():mean()
+      loss:backward()
+      return loss
+    end)
+    for _ = 1, 4 do step() end
+    assert.equal("", step:stats().why)
+    local forward, backward = 0, 0
+    for _, r in ipairs(tide.profile(step)) do
+      if r.backward then backward = backward + r.calls else forward = forward + r.calls end
+    end
+    assert.is_true(forward > 0 and backward > 0)
+  end)
+
   it("tells forward ops from backward ones, and both from the tape", function()
     local x = tide.ones(4, 4):requires_grad_()
     local report = tide.profile(function() (x * x):sum():backward() end)
