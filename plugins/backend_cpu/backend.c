@@ -25,6 +25,7 @@
     X(linear)        \
     X(optim)         \
     X(winograd)      \
+    X(conv_pixels)   \
     X(conv)          \
     X(pool)          \
     X(norm)          \

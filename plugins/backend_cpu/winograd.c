@@ -13,8 +13,8 @@
  * TIDE_WINOGRAD=0 in the environment leaves all of this to conv.c, TIDE_WINOGRAD=1 nothing that can be done here.
  *
  * Letters: N batch, C channels in, O channels out, H W planes. */
-#include "cpu.h"
-#include "winograd_strip.h"
+#include "pixels_product.h"
+#include "winograd_tile.h"
 #include <omp.h>
 #include <stdlib.h>
 
@@ -122,13 +122,10 @@ static void taps_points(const job *j, float *u, const taps *w, int64_t o, int64_
 static void multiply(const job *j, float *m, const float *v, const float *u, int64_t tiles)
 {
     int64_t in = j->x.lanes, out = j->y.lanes;
-    for (int64_t p = 0; p < POINTS; p++, m += j->z_point, v += j->v_point)
-        for (int64_t o = 0; o < out; o += 2 * LANES) {
-            int two = out - o > LANES;
-            for (int64_t t = 0; t < tiles; t += ROWS)
-                forwards[least(ROWS, tiles - t) - 1][two](m + t * out + o, out, v + t * in, in,
-                                                          u + p * j->u_point + o * j->x.c, j->x.c);
-        }
+    sum s = {.len = j->x.c, .runs = 1, .a = in, .c = out};
+    for (int64_t p = 0; p < POINTS; p++, m += j->z_point, v += j->v_point, u += j->u_point)
+        for (int64_t o = 0; o < out; o += 2 * LANES)
+            in_groups(forwards, out - o > LANES, &s, m + o, out, NULL, v, in, u + o * j->x.c, tiles);
 }
 
 /** Results of strips first .. end from m. */
@@ -190,12 +187,10 @@ static void gradient_points(const job *j, float *z, float *scratch, int64_t firs
 static void multiply_add(const job *j, float *sums, const float *v, const float *z, int64_t tiles)
 {
     int64_t in = j->x.lanes, out = j->y.lanes;
+    sum s = {.len = tiles, .runs = 1, .a = in, .b = out, .c = out};
     for (int64_t p = 0; p < POINTS; p++, v += j->v_point, z += j->z_point, sums += j->u_point)
-        for (int64_t o = 0; o < out; o += 2 * LANES) {
-            int two = out - o > LANES;
-            for (int64_t c = 0; c < j->x.c; c += ROWS)
-                weightses[least(ROWS, j->x.c - c) - 1][two](sums + c * out + o, out, v + c, in, z + o, out, tiles);
-        }
+        for (int64_t o = 0; o < out; o += 2 * LANES)
+            in_groups(weightses, out - o > LANES, &s, sums + o, out, NULL, v, 1, z + o, j->x.c);
 }
 
 /** gw (O, C, 3, 3) for source channels c .. end, result channels o .. o + LANES, from the sums of all threads. */
@@ -283,19 +278,6 @@ static bool accepts_conv2d(const td_kargs *a)
     const td_view *w = a->in[1], *y = a->out[0];
     return w->dim[2] == 3 && w->dim[3] == 3 && o->groups == 1 && all_are(&o->stride, 1) && all_are(&o->dilation, 1) &&
            wins(y->dim[0], w->dim[1], w->dim[0], y->dim[2], y->dim[3]);
-}
-
-/** The result takes the order of x's axes, if channels are innermost there. */
-static bool layout_like_x(const td_kargs *a, td_view *const *out)
-{
-    const td_view *x = a->in[0];
-    td_view *y = out[0];
-    if (x->stride[1] != 1 || x->dim[1] == 1 || x->stride[3] != x->dim[1]) return true;
-    y->stride[1] = 1;
-    y->stride[3] = y->dim[1];
-    y->stride[2] = y->dim[3] * y->stride[3];
-    y->stride[0] = y->dim[2] * y->stride[2];
-    return true;
 }
 
 static bool plan_job(const job *j, int threads, void **plan, size_t *ws_size)
@@ -392,9 +374,9 @@ enum { BEFORE_CONV = 10 }; /* asked before the kernels of conv.c, which take the
     CPU_KERNEL(op, TD_BIT(TD_F32), TD_K_STRIDED, run_, .priority = BEFORE_CONV, ##__VA_ARGS__)
 
 static const td_kernel rows[] = {
-    WINOGRAD("conv2d", run_conv2d, .accepts = accepts_conv2d, .plan = plan_conv2d, .layout = layout_like_x),
+    WINOGRAD("conv2d", run_conv2d, .accepts = accepts_conv2d, .plan = plan_conv2d, .layout = layout_like_first),
     WINOGRAD("conv_transpose2d", run_conv_transpose2d, .accepts = accepts_conv_transpose2d,
-             .plan = plan_conv_transpose2d, .layout = layout_like_x),
+             .plan = plan_conv_transpose2d, .layout = layout_like_first),
     WINOGRAD("conv2d_weight_grad", run_weight_grad, .accepts = accepts_weight_grad, .plan = plan_weight_grad),
 };
 CPU_TABLE(winograd, rows)

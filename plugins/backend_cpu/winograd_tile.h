@@ -1,4 +1,4 @@
-/* winograd_tile.h - the arithmetic of Winograd's F(4x4, 3x3) on one tile: transforms, and the products between them.
+/* winograd_tile.h - the arithmetic of Winograd's F(4x4, 3x3) on one tile: the transforms.
  *
  * With the points 0, a, -a, b, -b and infinity, a = 5/8, b = 3/2, in one dimension, for inputs d, taps g, results y:
  *
@@ -10,9 +10,8 @@
  * 3.3e-6, where a plain sum in f32 has 0.7e-6. A vector holds one place of a tile for LANES channels. */
 #ifndef TIDE_CPU_WINOGRAD_TILE_H
 #define TIDE_CPU_WINOGRAD_TILE_H
-#include "vec.h"
+#include "pixels.h"
 
-#define LANES VEC_F32
 enum { POINTS = 36, CHUNK = 8 /* tiles transformed at once */ };
 
 #define PA 0.625f
@@ -80,9 +79,6 @@ VEC_INLINE void taps_from_points(vec_f32 *w, const vec_f32 *s)
     w[1] = (s[1] - s[2]) * (PA / NORM_A) + (s[3] - s[4]) * (PB / NORM_B);
     w[2] = PA2 * sa + (PB2 * sb + s[5]);
 }
-
-VEC_INLINE vec_f32 load(const float *p) { return *(const vec_f32 *)p; }
-VEC_INLINE void store(float *p, vec_f32 v) { *(vec_f32 *)p = v; }
 
 /* ---- tiles side by side, LANES channels of each ---- */
 
@@ -157,74 +153,5 @@ static void points_to_tiles(float *y, int64_t row, int64_t pixel, const float *m
         }
     }
 }
-
-/* ---- products at one point; what a kernel holds in registers over its whole sum: ROWS by one or two vectors ---- */
-
-#if VEC_BYTES == 64 || defined __aarch64__
-enum { ROWS = 12 };
-#define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
-#else
-enum { ROWS = 6 };
-#define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
-#endif
-
-/** c[i][v] (= or +=) sum_k a[i ai + k ak] b[k ldb + v], i < rows, v < nv LANES */
-VEC_INLINE void product(const int rows, const int nv, const bool add, float *c, int64_t ldc, const float *a, int64_t ai,
-                        int64_t ak, const float *b, int64_t ldb, int64_t k)
-{
-    vec_f32 acc[ROWS][2];
-#pragma GCC unroll 12
-    for (int i = 0; i < rows; i++) acc[i][0] = acc[i][1] = (vec_f32){0};
-    for (; k > 0; k--, a += ak, b += ldb) {
-        vec_f32 b0 = load(b), b1 = nv > 1 ? load(b + LANES) : b0;
-#pragma GCC unroll 12
-        for (int i = 0; i < rows; i++) {
-            float x = a[i * ai];
-            acc[i][0] += x * b0;
-            if (nv > 1) acc[i][1] += x * b1;
-        }
-    }
-#pragma GCC unroll 12
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-        for (int v = 0; v < nv; v++) {
-            float *to = c + i * ldc + v * LANES;
-            if (add) acc[i][v] += load(to);
-            store(to, acc[i][v]);
-        }
-}
-
-/** Tiles by result channels:  m[t][v] = sum_c v[t][c] u[c][v]. */
-typedef void forward_fn(float *m, int64_t ldm, const float *v, int64_t ldv, const float *u, int64_t k);
-/** Source channels by result channels:  s[c][v] += sum_t v[t][c] z[t][v]. */
-typedef void weights_fn(float *s, int64_t lds, const float *v, int64_t ldv, const float *z, int64_t ldz, int64_t k);
-
-#define DEFINE(n)                                                                                                \
-    static void forward_##n##_1(float *m, int64_t ldm, const float *v, int64_t ldv, const float *u, int64_t k)   \
-    {                                                                                                            \
-        product(n, 1, false, m, ldm, v, ldv, 1, u, LANES, k);                                                    \
-    }                                                                                                            \
-    static void forward_##n##_2(float *m, int64_t ldm, const float *v, int64_t ldv, const float *u, int64_t k)   \
-    {                                                                                                            \
-        product(n, 2, false, m, ldm, v, ldv, 1, u, 2 * LANES, k);                                                \
-    }                                                                                                            \
-    static void weights_##n##_1(float *s, int64_t lds, const float *v, int64_t ldv, const float *z, int64_t ldz, \
-                                int64_t k)                                                                       \
-    {                                                                                                            \
-        product(n, 1, true, s, lds, v, 1, ldv, z, ldz, k);                                                       \
-    }                                                                                                            \
-    static void weights_##n##_2(float *s, int64_t lds, const float *v, int64_t ldv, const float *z, int64_t ldz, \
-                                int64_t k)                                                                       \
-    {                                                                                                            \
-        product(n, 2, true, s, lds, v, 1, ldv, z, ldz, k);                                                       \
-    }
-EACH_ROWS(DEFINE)
-#define FORWARD(n) {forward_##n##_1, forward_##n##_2},
-#define WEIGHTS(n) {weights_##n##_1, weights_##n##_2},
-static forward_fn *const forwards[ROWS][2] = {EACH_ROWS(FORWARD)};
-static weights_fn *const weightses[ROWS][2] = {EACH_ROWS(WEIGHTS)};
-#undef DEFINE
-#undef FORWARD
-#undef WEIGHTS
 
 #endif
