@@ -3,18 +3,19 @@
  * gradient the probabilities again from the logarithms of the sums. The formulas stand in core/ops/attention.c.
  *
  * q, y (T, D and E) of one head, k (S, D) and v (S, E) of the head that it looks at: rows any distance apart, elements of
- * a row side by side. A tile is ROWS of q by KEYS of k. A head, or the heads that share one of k and v in the gradient,
- * is one thread's, so results do not depend on the number of threads. */
+ * a row side by side. A tile is some keys by ROWS rows of q, side by side, so that maxima and sums of the rows lie in
+ * lanes of vectors, and k, v and the gradients are read and written where they lie. A head, or in the gradient the heads
+ * that share one of k and v, is one thread's, so results do not depend on the number of threads. */
 #include "cpu.h"
 #include "tile_gemm.h"
 #include "vmath.h"
 #include <string.h>
 
-/* WIDEST: the greatest D and E; tiles of both fit the first level of cache up to about 64. SHARE: multiply-adds that are
- * worth waking a thread for. */
-enum { ROWS = 8 * TG_ROWS, KEYS = 64, WIDEST = 256, SHARE = 1 << 18 };
-static_assert(KEYS % TG_COLUMNS == 0, "a tile of keys is whole panels");
-enum { WIDE_PACKED = WIDEST + TG_COLUMNS };
+/* ROWS: a multiple of what a product holds in registers, and of a vector. WIDEST: the greatest D and E; up to about 64 a
+ * tile and its operands fit the first level of cache. SHARE: multiply-adds that are worth waking a thread for. */
+enum { ROWS = 8 * TG_ROWS, KEYS = 96, KEYS_BACK = 48, WIDEST = 256, SHARE = 1 << 18 };
+static_assert(ROWS % VEC_F32 == 0, "a tile is whole vectors wide");
+enum { ROWS_PACKED = (ROWS + TG_COLUMNS - 1) / TG_COLUMNS * TG_COLUMNS, WIDE_PACKED = WIDEST + TG_COLUMNS };
 
 /** What is to be done. In a call the views' leading axes, all but the last three, count as one; h: heads of q. */
 typedef struct {
@@ -84,26 +85,42 @@ static head_mask mask_of(const problem *a, int64_t b, int64_t h)
     return to;
 }
 
-/** Of keys from .. from + n those that a row may look at as far as the order goes. */
-static int64_t seen(const problem *a, int64_t row, int64_t from, int64_t n)
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/** Whole vectors for n rows: the lanes of a tile beyond its rows hold what harms nobody. */
+static int64_t whole(int64_t n) { return (n + VEC_F32 - 1) / VEC_F32 * VEC_F32; }
+
+/** z + mask for a tile of keys key .. key + n by rows row .. row + rows, -inf where a row may not look. */
+static void mask_tile(const problem *a, const head_mask *m, float *z, int64_t key, int64_t n, int64_t row, int64_t rows)
 {
-    if (!a->causal) return n;
-    int64_t end = row + 1 - from;
-    return end < 0 ? 0 : end < n ? end : n;
+    for (int64_t j = 0; j < n; j++) {
+        float *restrict to = z + j * ROWS;
+        int64_t at = row * m->row + (key + j) * m->key, before = a->causal ? least(key + j - row, rows) : 0;
+        if (m->p && m->numbers) {
+            const float *add = (const float *)m->p + at;
+            for (int64_t r = 0; r < rows; r++) to[r] += add[r * m->row];
+        } else if (m->p) {
+            const unsigned char *may = (const unsigned char *)m->p + at;
+            for (int64_t r = 0; r < rows; r++) to[r] = may[r * m->row] ? to[r] : -INFINITY;
+        }
+        for (int64_t r = 0; r < before; r++) to[r] = -INFINITY;
+    }
 }
 
-/** z = scale z + mask for one row of a tile: -inf where the mask says no. */
-static void masked_row(const problem *a, const head_mask *m, float *restrict z, int64_t row, int64_t from, int64_t n)
+/** z of a tile: q scaled and packed by pack_rows. */
+static void scores(const problem *a, const head_mask *m, lines k, const float *qt, float *z, int64_t key, int64_t n,
+                   int64_t row, int64_t rows)
 {
-    for (int64_t j = 0; j < n; j++) z[j] *= a->scale;
-    if (!m->p) return;
-    if (m->numbers) {
-        const float *add = (const float *)m->p + row * m->row + from * m->key;
-        for (int64_t j = 0; j < n; j++) z[j] += add[j * m->key];
-    } else {
-        const unsigned char *may = (const unsigned char *)m->p + row * m->row + from * m->key;
-        for (int64_t j = 0; j < n; j++) z[j] = may[j * m->key] ? z[j] : -INFINITY;
-    }
+    tg_gemm(n, whole(rows), a->d, k.p + key * k.apart, k.apart, 1, qt, z, ROWS, false);
+    if (m->p || (a->causal && key + n - 1 > row)) mask_tile(a, m, z, key, n, row, rows);
+}
+
+/** Rows of x, transposed and packed: what a tile of keys is multiplied with. */
+static void pack_rows(float *to, lines x, int64_t row, int64_t rows, int64_t width, float factor)
+{
+    tg_pack(to, x.p + row * x.apart, width, rows, 1, x.apart);
+    if (factor == 1) return;
+    for (int64_t i = 0; i < width * tg_padded(rows); i++) to[i] *= factor;
 }
 
 /** B (k, n) for a product, as it lies or packed to room. */
@@ -120,71 +137,71 @@ static operand readable(lines x, int64_t from, int64_t k, int64_t n, float *room
     return (operand){room, TG_COLUMNS, k * TG_COLUMNS};
 }
 
+static void clear(lines x, int64_t rows, int64_t width)
+{
+    for (int64_t r = 0; r < rows; r++) memset(x.p + r * x.apart, 0, (size_t)width * sizeof *x.p);
+}
+
+/** C += A B */
 static void multiply(int64_t m, int64_t n, int64_t k, const float *a, int64_t ars, int64_t acs, operand b, float *c,
                      int64_t crs)
 {
     tg_run(&(tg_product){m, n, k, a, ars, acs, b.p, b.brs, b.bps, c, crs, true});
 }
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* ---- forward ---- */
 
 typedef struct {
-    float z[ROWS * KEYS], kt[WIDEST * KEYS], v[KEYS * WIDE_PACKED], y[ROWS * WIDEST];
-    float most[ROWS], sum[ROWS];
+    float z[KEYS * ROWS], qt[WIDEST * ROWS_PACKED], v[KEYS * WIDE_PACKED], y[ROWS * WIDEST];
+    float most[ROWS], sum[ROWS], base[ROWS], keep[ROWS];
 } __attribute__((aligned(64))) forward_room;
 
-/** Probabilities of a row, not yet divided by their sum, in place of z; what was gathered before is brought to the new
- *  maximum. */
-static void softmax_row(const problem *a, forward_room *w, int64_t r, int64_t n, int64_t all)
+/** Probabilities in place of z, not yet divided by their sums; keep: what the sums before are worth beside the new
+ *  maxima. */
+static void softmax_tile(forward_room *w, int64_t n, int64_t lanes)
 {
-    float *restrict z = w->z + r * KEYS, most = w->most[r], sum = 0;
-#pragma omp simd reduction(max : most)
-    for (int64_t j = 0; j < n; j++) most = z[j] > most ? z[j] : most;
-    float base = most == -INFINITY ? 0.0f : most; /* a row that sees nothing yet, or NaN alone */
-#pragma omp simd reduction(+ : sum)
+    float *restrict most = w->most, *restrict sum = w->sum, *restrict base = w->base, *restrict keep = w->keep;
+    for (int64_t r = 0; r < lanes; r++) keep[r] = most[r];
     for (int64_t j = 0; j < n; j++) {
-        float p = vm_expf(z[j] - base);
-        z[j] = p;
-        sum += p;
+        const float *restrict z = w->z + j * ROWS;
+#pragma omp simd
+        for (int64_t r = 0; r < lanes; r++) most[r] = z[r] > most[r] ? z[r] : most[r];
     }
-    for (int64_t j = n; j < all; j++) z[j] = 0;
-    if (most != w->most[r]) {
-        float keep = vm_expf(w->most[r] - base), *restrict y = w->y + r * a->e;
-        w->sum[r] *= keep;
-        for (int64_t j = 0; j < a->e; j++) y[j] *= keep;
-        w->most[r] = most;
+#pragma omp simd
+    for (int64_t r = 0; r < lanes; r++) {
+        base[r] = most[r] == -INFINITY ? 0.0f : most[r]; /* sees nothing yet, or NaN alone */
+        keep[r] = vm_expf(keep[r] - base[r]);
+        sum[r] *= keep[r];
     }
-    w->sum[r] += sum;
-}
-
-static void forward_tile(const problem *a, const head_mask *m, lines q, lines k, lines v, int64_t row, int64_t rows,
-                         int64_t key, forward_room *w)
-{
-    int64_t n = least(a->s - key, KEYS);
-    if (a->causal) n = least(n, row + rows - key);
-    tg_pack(w->kt, k.p + key * k.apart, a->d, n, 1, k.apart);
-    tg_gemm(rows, n, a->d, q.p + row * q.apart, q.apart, 1, w->kt, w->z, KEYS, false);
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t sees = seen(a, row + r, key, n);
-        masked_row(a, m, w->z + r * KEYS, row + r, key, sees);
-        softmax_row(a, w, r, sees, n);
+    for (int64_t j = 0; j < n; j++) {
+        float *restrict z = w->z + j * ROWS;
+#pragma omp simd
+        for (int64_t r = 0; r < lanes; r++) {
+            float p = vm_expf(z[r] - base[r]);
+            z[r] = p;
+            sum[r] += p;
+        }
     }
-    multiply(rows, a->e, n, w->z, KEYS, 1, readable(v, key, n, a->e, w->v), w->y, a->e);
 }
 
 /** Rows row .. row + rows of one head. */
 static void forward_rows(const problem *a, const td_kargs *args, int64_t b, int64_t h, int64_t row, forward_room *w)
 {
     int64_t rows = least(a->t - row, ROWS), last = a->causal ? least(a->s, row + rows) : a->s;
-    lines q = head_of(a->q, b, h), k = head_of(a->k, b, h / a->group), v = head_of(a->v, b, h / a->group);
-    lines y = head_of(args->out[0], b, h);
+    lines k = head_of(a->k, b, h / a->group), v = head_of(a->v, b, h / a->group), y = head_of(args->out[0], b, h);
     head_mask m = mask_of(a, b, h);
     float *lse = (float *)args->out[1]->p + (b * a->h + h) * a->t + row;
+    pack_rows(w->qt, head_of(a->q, b, h), row, rows, a->d, a->scale);
     memset(w->y, 0, (size_t)(rows * a->e) * sizeof *w->y);
-    for (int64_t r = 0; r < rows; r++) w->most[r] = -INFINITY, w->sum[r] = 0;
-    for (int64_t key = 0; key < last; key += KEYS) forward_tile(a, &m, q, k, v, row, rows, key, w);
+    for (int64_t r = 0; r < ROWS; r++) w->most[r] = -INFINITY, w->sum[r] = 0;
+    for (int64_t key = 0; key < last; key += KEYS) {
+        int64_t n = least(last - key, KEYS);
+        scores(a, &m, k, w->qt, w->z, key, n, row, rows);
+        softmax_tile(w, n, whole(rows));
+        for (int64_t r = 0; key > 0 && r < rows; r++)
+            for (int64_t j = 0; j < a->e; j++) w->y[r * a->e + j] *= w->keep[r];
+        multiply(rows, a->e, n, w->z, 1, ROWS, readable(v, key, n, a->e, w->v), w->y, a->e);
+    }
     for (int64_t r = 0; r < rows; r++) {
         float sum = w->sum[r], inv = sum == 0 ? 0 : 1.0f / sum;
         float *restrict to = y.p + (row + r) * y.apart;
@@ -229,81 +246,73 @@ static bool run_attention(const td_kargs *args)
 /* ---- backward ---- */
 
 typedef struct {
-    float p[ROWS * KEYS], dz[ROWS * KEYS], kt[WIDEST * KEYS], vt[WIDEST * KEYS];
-    float k[KEYS * WIDE_PACKED], q[ROWS * WIDE_PACKED], g[ROWS * WIDE_PACKED];
+    float p[KEYS_BACK * ROWS], dz[KEYS_BACK * ROWS], qt[WIDEST * ROWS_PACKED], gt[WIDEST * ROWS_PACKED];
+    float k[KEYS_BACK * WIDE_PACKED], q[ROWS * WIDE_PACKED], g[ROWS * WIDE_PACKED];
+    float base[ROWS], along[ROWS]; /* logarithm of the sum of exponentials, and sum(g y), of each row */
 } __attribute__((aligned(64))) backward_room;
 
-/** What belongs to one head of q in the gradient. */
-typedef struct {
-    lines q, g, y, gq;
-    head_mask mask;
-    const float *lse;
-} backward_head;
-
-/** p and dz of a tile, from z = q k^T and g v^T; beyond what is seen both are 0. */
-static void backward_row(const problem *a, const backward_head *h, int64_t r, int64_t row, int64_t key, int64_t n,
-                         backward_room *w)
+/** p and dz of a tile, from z and g v^T. */
+static void softmax_tile_back(const problem *a, backward_room *w, int64_t n, int64_t lanes)
 {
-    float *restrict p = w->p + r * KEYS, *restrict dz = w->dz + r * KEYS, lse = h->lse[row], along = 0;
-    const float *restrict g = h->g.p + row * h->g.apart, *restrict y = h->y.p + row * h->y.apart;
-    int64_t sees = lse == -INFINITY ? 0 : seen(a, row, key, n);
-#pragma omp simd reduction(+ : along)
-    for (int64_t j = 0; j < a->e; j++) along += g[j] * y[j];
-    masked_row(a, &h->mask, p, row, key, sees);
+    const float *restrict base = w->base, *restrict along = w->along, scale = a->scale;
+    for (int64_t j = 0; j < n; j++) {
+        float *restrict p = w->p + j * ROWS, *restrict dz = w->dz + j * ROWS;
 #pragma omp simd
-    for (int64_t j = 0; j < sees; j++) {
-        float v = vm_expf(p[j] - lse);
-        p[j] = v;
-        dz[j] = v * (dz[j] - along) * a->scale;
+        for (int64_t r = 0; r < lanes; r++) {
+            float v = vm_expf(p[r] - base[r]);
+            p[r] = v;
+            dz[r] = v * (dz[r] - along[r]) * scale;
+        }
     }
-    for (int64_t j = sees; j < n; j++) p[j] = dz[j] = 0;
 }
 
-/** Rows row .. of one head of q with keys key .. : adds to gq, gk and gv. */
-static void backward_tile(const problem *a, const backward_head *h, int64_t row, int64_t key, int64_t n, operand k,
-                          lines gk, lines gv, backward_room *w)
+/** base and along. Rows that see nothing have p = 0: exp(z - inf). */
+static void read_rows(const problem *a, const float *lse, lines g, lines y, int64_t row, int64_t rows, backward_room *w)
 {
-    int64_t rows = least(a->t - row, ROWS);
-    const float *q = h->q.p + row * h->q.apart, *g = h->g.p + row * h->g.apart;
-    tg_gemm(rows, n, a->d, q, h->q.apart, 1, w->kt, w->p, KEYS, false);
-    tg_gemm(rows, n, a->e, g, h->g.apart, 1, w->vt, w->dz, KEYS, false);
-    for (int64_t r = 0; r < rows; r++) backward_row(a, h, r, row + r, key, n, w);
-    multiply(n, a->e, rows, w->p, 1, KEYS, readable(h->g, row, rows, a->e, w->g), gv.p + key * gv.apart, gv.apart);
-    multiply(n, a->d, rows, w->dz, 1, KEYS, readable(h->q, row, rows, a->d, w->q), gk.p + key * gk.apart, gk.apart);
-    multiply(rows, a->d, n, w->dz, KEYS, 1, k, h->gq.p + row * h->gq.apart, h->gq.apart);
+    for (int64_t r = rows; r < ROWS; r++) w->base[r] = w->along[r] = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        const float *restrict gr = g.p + (row + r) * g.apart, *restrict yr = y.p + (row + r) * y.apart;
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t j = 0; j < a->e; j++) sum += gr[j] * yr[j];
+        w->along[r] = sum;
+        w->base[r] = lse[row + r] == -INFINITY ? INFINITY : lse[row + r];
+    }
 }
 
-static void clear(lines x, int64_t rows, int64_t width)
+/** Rows row .. of one head of q: writes gq, adds to gk and gv. args: g q k v mask y lse -> gq gk gv */
+static void backward_rows(const problem *a, const td_kargs *args, int64_t b, int64_t h, int64_t row, lines gk, lines gv,
+                          backward_room *w)
 {
-    for (int64_t r = 0; r < rows; r++) memset(x.p + r * x.apart, 0, (size_t)width * sizeof *x.p);
+    int64_t rows = least(a->t - row, ROWS), last = a->causal ? least(a->s, row + rows) : a->s;
+    lines k = head_of(a->k, b, h / a->group), v = head_of(a->v, b, h / a->group), q = head_of(a->q, b, h);
+    lines g = head_of(args->in[0], b, h), gq = head_of(args->out[0], b, h);
+    head_mask m = mask_of(a, b, h);
+    pack_rows(w->qt, q, row, rows, a->d, a->scale);
+    pack_rows(w->gt, g, row, rows, a->e, 1);
+    read_rows(a, (const float *)args->in[6]->p + (b * a->h + h) * a->t, g, head_of(args->in[5], b, h), row, rows, w);
+    operand rows_of_q = readable(q, row, rows, a->d, w->q), rows_of_g = readable(g, row, rows, a->e, w->g);
+    gq.p += row * gq.apart;
+    clear(gq, rows, a->d);
+    for (int64_t key = 0; key < last; key += KEYS_BACK) {
+        int64_t n = least(last - key, KEYS_BACK);
+        scores(a, &m, k, w->qt, w->p, key, n, row, rows);
+        tg_gemm(n, whole(rows), a->e, v.p + key * v.apart, v.apart, 1, w->gt, w->dz, ROWS, false);
+        softmax_tile_back(a, w, n, whole(rows));
+        multiply(n, a->e, rows, w->p, ROWS, 1, rows_of_g, gv.p + key * gv.apart, gv.apart);
+        multiply(n, a->d, rows, w->dz, ROWS, 1, rows_of_q, gk.p + key * gk.apart, gk.apart);
+        multiply(rows, a->d, n, w->dz, 1, ROWS, readable(k, key, n, a->d, w->k), gq.p, gq.apart);
+    }
 }
 
-/** One head of k and v with the heads of q that look at it. args: g q k v mask y lse -> gq gk gv */
+/** One head of k and v with the heads of q that look at it. */
 static void backward_heads(const problem *a, const td_kargs *args, int64_t b, int64_t shared, backward_room *w)
 {
-    lines k = head_of(a->k, b, shared), v = head_of(a->v, b, shared);
     lines gk = head_of(args->out[1], b, shared), gv = head_of(args->out[2], b, shared);
     clear(gk, a->s, a->d);
     clear(gv, a->s, a->e);
-    for (int64_t i = 0; i < a->group; i++) clear(head_of(args->out[0], b, shared * a->group + i), a->t, a->d);
-    for (int64_t key = 0; key < a->s; key += KEYS) {
-        int64_t n = least(a->s - key, KEYS), first = a->causal ? key / ROWS * ROWS : 0;
-        tg_pack(w->kt, k.p + key * k.apart, a->d, n, 1, k.apart);
-        tg_pack(w->vt, v.p + key * v.apart, a->e, n, 1, v.apart);
-        operand rows_of_k = readable(k, key, n, a->d, w->k);
-        for (int64_t i = 0; i < a->group; i++) {
-            int64_t h = shared * a->group + i;
-            backward_head head = {.q = head_of(a->q, b, h), .g = head_of(args->in[0], b, h)};
-            head.y = head_of(args->in[5], b, h);
-            head.gq = head_of(args->out[0], b, h);
-            head.mask = mask_of(a, b, h);
-            head.lse = (const float *)args->in[6]->p + (b * a->h + h) * a->t;
-            for (int64_t row = first; row < a->t; row += ROWS) {
-                int64_t sees = a->causal ? least(n, row + least(a->t - row, ROWS) - key) : n;
-                if (sees > 0) backward_tile(a, &head, row, key, sees, rows_of_k, gk, gv, w);
-            }
-        }
-    }
+    for (int64_t i = 0; i < a->group; i++)
+        for (int64_t row = 0; row < a->t; row += ROWS) backward_rows(a, args, b, shared * a->group + i, row, gk, gv, w);
 }
 
 static problem backward_problem(const td_kargs *a)
@@ -317,10 +326,6 @@ static bool run_attention_backward(const td_kargs *args)
     problem a = backward_problem(args);
     int64_t shared = a.h / a.group, tasks = a.batch * shared;
     int threads = threads_for(2.5 * work_of(&a), tasks);
-    if (a.s == 0) { /* nothing was looked at */
-        for (int64_t i = 0; i < a.batch * a.h; i++) clear(head_of(args->out[0], i / a.h, i % a.h), a.t, a.d);
-        return true;
-    }
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
     for (int64_t i = 0; i < tasks; i++) {
         backward_room w;

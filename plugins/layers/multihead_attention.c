@@ -32,12 +32,10 @@ static bool init(td_module *self, const void *given)
     return out && (!o->bias || td_zeros_into(td_param(out, "bias"), td_dims(o->embed_dim), TD_F32));
 }
 
-/* Piece `at`, E wide, of projections (T, N, .) or (N, T, .), as heads (N, H, T, D). */
-static td_tensor *heads(const options *o, td_tensor *projected, int64_t at)
+/* A projection (T, N, E) or (N, T, E) as heads (N, H, T, D). */
+static td_tensor *heads(const options *o, td_tensor *p)
 {
-    int64_t e = o->embed_dim, d = e / o->num_heads;
-    td_tensor *p = td_narrow(projected, 2, at * e, e);
-    p = td_reshape(p, td_dims(td_dim(p, 0), td_dim(p, 1), o->num_heads, d));
+    p = td_reshape(p, td_dims(td_dim(p, 0), td_dim(p, 1), o->num_heads, o->embed_dim / o->num_heads));
     return td_permute(p, o->batch_first ? td_dims(0, 2, 1, 3) : td_dims(1, 2, 0, 3));
 }
 
@@ -98,11 +96,14 @@ static td_tensor *attend(td_module *self, const options *o, td_tensor *query, td
     if (key == query && value == query) { /* one product for all three */
         td_tensor *all =
             td_linear(query, td_param(self, "in_proj_weight"), o->bias ? td_param(self, "in_proj_bias") : NULL);
-        q = heads(o, all, 0), k = heads(o, all, 1), v = heads(o, all, 2);
+        td_tensor *part[3] = {NULL};
+        uint32_t n = 3;
+        if (!td_split(all, td_dims(o->embed_dim), 2, part, &n)) return NULL;
+        q = heads(o, part[0]), k = heads(o, part[1]), v = heads(o, part[2]);
     } else {
-        q = heads(o, project(self, o, query, 0), 0);
-        k = heads(o, project(self, o, key, 1), 0);
-        v = heads(o, project(self, o, value, 2), 0);
+        q = heads(o, project(self, o, query, 0));
+        k = heads(o, project(self, o, key, 1));
+        v = heads(o, project(self, o, value, 2));
     }
     if (td_failed()) return NULL;
     int64_t n = td_dim(q, 0), t = td_dim(q, 2), s = td_dim(k, 2);
