@@ -8,6 +8,7 @@
  * row: step t of row n is line t rt + n rn of x, of y and of what is saved. */
 #include "recurrent_cells.h"
 #include "cpu.h"
+#include "gemm.h"
 #include "tile_gemm.h"
 #include <string.h>
 
@@ -390,11 +391,38 @@ static void column_sums(float *to, const float *da, int64_t lines, int64_t ld, i
     }
 }
 
-/** C (m, n) = columns of da, transposed, times rows b */
-static bool weight_gradient(const backward *b, const float *da, int64_t m, const float *rows, int64_t ld, int64_t n,
-                            float *c)
+/** C (m, n) = columns of da, transposed, times rows b that are ld apart: the gradient of a weight. */
+static sgemm_args over_lines(const backward *b, const float *da, int64_t m, const float *rows, int64_t ld, int64_t n,
+                             float *c)
 {
-    return cpu_gemm(TD_F32, true, false, m, n, b->s.t * b->s.n, 1, da, b->s.saved, rows, ld, 0, c, n);
+    return (sgemm_args){.m = m,
+                        .n = n,
+                        .k = b->s.t * b->s.n,
+                        .a = da,
+                        .ars = 1,
+                        .acs = b->s.saved,
+                        .b = rows,
+                        .brs = ld,
+                        .bcs = 1,
+                        .c = c,
+                        .crs = n,
+                        .ccs = 1};
+}
+
+/** Gradients of w_ih and w_hh; gru's n gate has sums of its own with h. */
+static bool weight_gradients(const backward *b, const float *x, float *gw_ih, float *gw_hh)
+{
+    const net *s = &b->s;
+    const int64_t h = s->h, of_h = s->kind == GRU ? 2 * h : s->wide;
+    if (s->n == 0) {
+        memset(gw_ih, 0, (size_t)(s->wide * s->i) * sizeof *gw_ih);
+        memset(gw_hh, 0, (size_t)(s->wide * h) * sizeof *gw_hh);
+        return true;
+    }
+    const sgemm_args two[] = {over_lines(b, b->da, s->wide, x, s->ldx, s->i, gw_ih),
+                              over_lines(b, b->da, of_h, b->states, h, h, gw_hh)};
+    const sgemm_args third = over_lines(b, b->da + 3 * h, h, b->states, h, h, gw_hh + 2 * h * h);
+    return ISA(cpu_products)(two, 2) && (s->kind != GRU || ISA(cpu_products)(&third, 1));
 }
 
 static void start(float *to, const td_view *from, int64_t n)
@@ -435,14 +463,13 @@ static bool run_backward(const td_kargs *a, backward *b, const td_view *gh, cons
         !cpu_gemm(TD_F32, false, false, lines, s->i, s->wide, 1, b->da, s->saved, a->in[w_at]->p, s->i, 0, a->out[0]->p,
                   s->i))
         return false;
-    if (!weight_gradient(b, b->da, s->wide, a->in[0]->p, s->ldx, s->i, gw_ih)) return false;
     column_sums(gb, b->da, lines, s->saved, s->wide);
-    if (s->kind != GRU) return weight_gradient(b, b->da, s->wide, b->states, h, h, gw_hh);
-    float *gb_hh = a->out[4 + states]->p; /* r and z are alike for both weights, n differs */
-    memcpy(gb_hh, gb, (size_t)(2 * h) * sizeof *gb);
-    column_sums(gb_hh + 2 * h, b->da + 3 * h, lines, s->saved, h);
-    return weight_gradient(b, b->da, 2 * h, b->states, h, h, gw_hh) &&
-           weight_gradient(b, b->da + 3 * h, h, b->states, h, h, gw_hh + 2 * h * h);
+    if (s->kind == GRU) { /* r and z are alike for both weights */
+        float *gb_hh = a->out[4 + states]->p;
+        memcpy(gb_hh, gb, (size_t)(2 * h) * sizeof *gb);
+        column_sums(gb_hh + 2 * h, b->da + 3 * h, lines, s->saved, h);
+    }
+    return weight_gradients(b, a->in[0]->p, gw_ih, gw_hh);
 }
 
 /* What a gradient is asked: where things are among its inputs. */

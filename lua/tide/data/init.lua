@@ -40,6 +40,15 @@ function M.fashion_mnist(opts) return require "tide.data.fashion".fashion_mnist(
 ---@return tide.data.TensorDataset train, tide.data.TensorDataset test
 function M.mnist(opts) return require "tide.data.fashion".mnist(opts) end
 
+--- A file as text for networks that predict the next character: its bytes as classes 1, 2, …
+---
+---     local text = data.text "book.txt"
+---     local x, y = text:batch(32, 64)                    -- random pieces (32, 64), and the same one character later
+---     print(text:decode(x[1]), #text, #text.vocabulary)
+---@param path string
+---@return tide.data.Text
+function M.text(path) return require "tide.data.text".text(path) end
+
 --- Transforms for loaders, loaded when they are first named.
 return setmetatable(M, {__index = function(_, key)
   if key ~= "transforms" then return nil end
