@@ -17,7 +17,7 @@ describe("data.text", function()
     assert.equal("cab", t:decode(t:encode "c-a-b"))
     assert.equal("", t:decode(t:encode ""))
     assert.equal(0, t:encode("xyz"):size(1))
-    assert.equal("ba", t:decode {4, 3})
+    assert.equal("cb", t:decode {4, 3})
     fails_with(function() t:decode {9} end, "text: there is no class 9")
   end)
 
