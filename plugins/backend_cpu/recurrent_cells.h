@@ -11,17 +11,18 @@
 CELL void lstm_cell(float *restrict a, const float *restrict bias, const float *restrict before, float *restrict cell,
                     float *restrict h, int64_t n)
 {
+    /* in short loops: then the processor works on several vectors at once instead of waiting through one long chain */
+#pragma omp simd
+    for (int64_t j = 0; j < 2 * n; j++) a[j] = vm_sigmoidf(a[j] + bias[j]);
+#pragma omp simd
+    for (int64_t j = 2 * n; j < 3 * n; j++) a[j] = vm_tanhf(a[j] + bias[j]);
+#pragma omp simd
+    for (int64_t j = 3 * n; j < 4 * n; j++) a[j] = vm_sigmoidf(a[j] + bias[j]);
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
-        float i = vm_sigmoidf(a[j] + bias[j]), f = vm_sigmoidf(a[n + j] + bias[n + j]);
-        float g = vm_tanhf(a[2 * n + j] + bias[2 * n + j]), o = vm_sigmoidf(a[3 * n + j] + bias[3 * n + j]);
-        float c = f * before[j] + i * g;
-        a[j] = i;
-        a[n + j] = f;
-        a[2 * n + j] = g;
-        a[3 * n + j] = o;
+        float c = a[n + j] * before[j] + a[j] * a[2 * n + j];
         cell[j] = c;
-        h[j] = o * vm_tanhf(c);
+        h[j] = a[3 * n + j] * vm_tanhf(c);
     }
 }
 
