@@ -20,7 +20,7 @@ enum { ROWS_PACKED = (ROWS + TG_COLUMNS - 1) / TG_COLUMNS * TG_COLUMNS, WIDE_PAC
 /** What is to be done. In a call the views' leading axes, all but the last three, count as one; h: heads of q. */
 typedef struct {
     const td_view *q, *k, *v, *mask;
-    int64_t batch, h, group, t, s, d, e; /* group: heads of q to one of k and v */
+    int64_t batch, h, shared, group, t, s, d, e; /* shared: heads of k and v; group: heads of q to each */
     float scale;
     bool causal;
 } problem;
@@ -42,12 +42,13 @@ static problem read_problem(const td_view *q, const td_view *k, const td_view *v
                             bool has_scale, double scale)
 {
     int32_t nd = q->nd;
-    problem a = {.q = q, .k = k, .v = v, .mask = mask, .batch = 1, .h = 1, .group = 1, .causal = causal};
+    problem a = {.q = q, .k = k, .v = v, .mask = mask, .batch = 1, .h = 1, .shared = 1, .group = 1, .causal = causal};
     a.t = q->dim[nd - 2], a.s = k->dim[nd - 2], a.d = q->dim[nd - 1], a.e = v->dim[nd - 1];
     for (int32_t i = 0; i < nd - 3; i++) a.batch *= q->dim[i];
     if (nd > 2) {
         a.h = q->dim[nd - 3];
-        a.group = k->dim[nd - 3] ? a.h / k->dim[nd - 3] : 1;
+        a.shared = k->dim[nd - 3];
+        a.group = a.shared ? a.h / a.shared : 1;
     }
     a.scale = has_scale ? (float)scale : a.d > 0 ? 1.0f / sqrtf((float)a.d) : 1.0f;
     return a;
@@ -324,12 +325,12 @@ static problem backward_problem(const td_kargs *a)
 static bool run_attention_backward(const td_kargs *args)
 {
     problem a = backward_problem(args);
-    int64_t shared = a.h / a.group, tasks = a.batch * shared;
+    int64_t tasks = a.batch * a.shared;
     int threads = threads_for(2.5 * work_of(&a), tasks);
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
     for (int64_t i = 0; i < tasks; i++) {
         backward_room w;
-        backward_heads(&a, args, i / shared, i % shared, &w);
+        backward_heads(&a, args, i / a.shared, i % a.shared, &w);
     }
     return true;
 }

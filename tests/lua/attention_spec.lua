@@ -102,6 +102,10 @@ describe("scaled_dot_product_attention", function()
     assert.equal("(0, 5, 3)", shape(attention(tide.randn(0, 5, 4), tide.randn(0, 5, 4), tide.randn(0, 5, 3))))
     local r = everything(tide.randn(2, 4), tide.randn(0, 4), tide.randn(0, 3))
     assert.equal(0, r[2]:abs():sum():item())
+    r = everything(tide.randn(2, 0, 5, 4), tide.randn(2, 3, 5, 4), tide.randn(2, 3, 5, 4)) -- no head looks
+    assert.equal(0, r[3]:abs():sum():item() + r[4]:abs():sum():item())
+    assert_close({{2}, {2}}, attention(tide.randn(2, 0), tide.randn(3, 0), tide.full({3, 1}, 2.0)))
+    assert.equal("(2, 0)", shape(attention(tide.randn(2, 4), tide.randn(3, 4), tide.randn(3, 0))))
   end)
 
   it("stays finite with huge scores, and keeps NaN in its row", function()
