@@ -1,4 +1,5 @@
 /* activation.c - sigmoid relu leaky_relu elu gelu silu softplus. x is the input, y the result, g the gradient of y. */
+#include "common.h"
 #include "rules.h"
 
 static const double ROOT_HALF = 0.70710678118654752440, INV_ROOT_TWO_PI = 0.39894228040143267794;
@@ -7,13 +8,13 @@ static const double ROOT_TWO_BY_PI = 0.79788456080286535588, CUBIC = 0.044715; /
 /* ---- sigmoid, relu, silu, softplus ---- */
 
 TDI_DEFINITION(sigmoid, td_reciprocal(tdi_plus(td_exp(td_neg(x)), 1)))
-TDI_GRADIENT(sigmoid, td_mul(td_mul(g, y), tdi_from(1, y))) /* y - y^2 would lose digits near 1 */
+TDI_GRADIENT(sigmoid, td_activation_backward(g, y, TD_ACT_SIGMOID))
 
 static bool relu_infer(td_infer *i) { return tdi_want_numbers("relu", i); }
 
 /* y and not x: so a ReLU may work in place, and where y <= 0 x is so too */
 TDI_DEFINITION(relu, td_maximum(x, tdi_zero(td_dtype_of(x))))
-TDI_GRADIENT(relu, tdi_cut(td_le(y, td_number(0)), g))
+TDI_GRADIENT(relu, td_activation_backward(g, y, TD_ACT_RELU))
 
 /* y' = s + x s (1 - s) = s (1 - y) + y with s = sigmoid(x) */
 TDI_DEFINITION(silu, td_mul(x, td_sigmoid(x)))
@@ -93,9 +94,38 @@ static td_tensor *gelu_tanh_slope(td_tensor *x)
     return td_add(half, td_mul(td_mul(x, tdi_from(1, td_mul(t, t))), inner));
 }
 
-td_tensor *tdi_gelu_slope(td_tensor *x, bool by_tanh) { return by_tanh ? gelu_tanh_slope(x) : gelu_slope(x); }
+TDI_GRADIENT(gelu, td_activation_backward(g, x, is_exact(c) ? TD_ACT_GELU : TD_ACT_GELU_TANH))
 
-TDI_GRADIENT(gelu, td_mul(g, tdi_gelu_slope(x, !is_exact(c))))
+/* ---- activation_backward ---- */
+
+static bool activation_backward_infer(td_infer *i)
+{
+    return tdi_want_float("activation_backward", i) &&
+           tdi_shapes_equal("activation_backward", "g", i->in[0], "by", i->in[1]);
+}
+
+static bool activation_backward_decompose(const td_call *c, td_tensor **out)
+{
+    td_tensor *g = c->in[0], *by = c->in[1];
+    switch (((const td_activation_backward_attr *)c->attr)->activation) {
+    case TD_ACT_RELU: out[0] = tdi_cut(td_le(by, td_number(0)), g); break;
+    case TD_ACT_TANH: out[0] = td_mul(g, tdi_from(1, td_mul(by, by))); break;
+    case TD_ACT_SIGMOID: out[0] = td_mul(td_mul(g, by), tdi_from(1, by)); break; /* y - y^2 would lose digits near 1 */
+    case TD_ACT_GELU: out[0] = td_mul(g, gelu_slope(by)); break;
+    case TD_ACT_GELU_TANH: out[0] = td_mul(g, gelu_tanh_slope(by)); break;
+    default: out[0] = td_copy(g);
+    }
+    return out[0] != NULL;
+}
+
+static bool activation_backward_sample(uint32_t i, td_sample *s)
+{
+    if (i > TD_ACT_GELU_TANH) return false;
+    ((td_activation_backward_attr *)s->opts)->activation = (int32_t)i;
+    s->in[0] = tdi_sample_signed(td_dims(3, 11), 2 * i);
+    s->in[1] = tdi_sample_signed(td_dims(3, 11), 2 * i + 1);
+    return true;
+}
 
 /* ---- samples ---- */
 
@@ -167,3 +197,6 @@ const td_op tdi_op_softplus = {TD_ROW_softplus,
                                .backward = softplus_backward,
                                .decompose = softplus_decompose,
                                .sample = tdi_samples_signed};
+const td_op tdi_op_activation_backward = {
+    TD_ROW_activation_backward, .flags = TD_OP_ALIKE, .infer = activation_backward_infer,
+    .decompose = activation_backward_decompose, .sample = activation_backward_sample};

@@ -122,14 +122,7 @@ static bool linear_act_decompose(const td_call *c, td_tensor **out)
 /* g act'(z): by y, or by z for gelu */
 static td_tensor *through(td_tensor *g, td_tensor *y, td_tensor *z, int32_t act)
 {
-    switch (act) {
-    case TD_ACT_RELU: return td_where(td_le(y, td_number(0)), tdi_zero(td_dtype_of(g)), g);
-    case TD_ACT_TANH: return td_mul(g, tdi_from(1, td_mul(y, y)));
-    case TD_ACT_SIGMOID: return td_mul(td_mul(g, y), tdi_from(1, y));
-    case TD_ACT_GELU: return td_mul(g, tdi_gelu_slope(z, false));
-    case TD_ACT_GELU_TANH: return td_mul(g, tdi_gelu_slope(z, true));
-    default: return g;
-    }
+    return act == TD_ACT_NONE ? g : td_activation_backward(g, is_gelu(act) ? z : y, act);
 }
 
 /* (..., d) -> (rows, d) */

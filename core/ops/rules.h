@@ -55,8 +55,6 @@ static inline td_tensor *tdi_cut(td_tensor *mask, td_tensor *x) { return td_wher
 static inline bool tdi_plain_number(const td_tensor *t) { return td_view_of(t)->flags & TD_V_NUMBER; }
 /** x; a plain number as a 0-dim f32 tensor: for definitions of float ops that ask for x's dtype. */
 static inline td_tensor *tdi_real(td_tensor *x) { return tdi_plain_number(x) ? td_cast(x, TD_F32) : x; }
-/** The derivative of gelu at x; by_tanh: of its approximation. */
-td_tensor *tdi_gelu_slope(td_tensor *x, bool by_tanh);
 /** x in dtype dt; x itself where it is so already. */
 td_tensor *tdi_to(td_tensor *x, td_dtype dt);
 /** x under another shape; x itself where it has it already. */

@@ -38,7 +38,7 @@ TDI_GRADIENT(square, td_mul(g, tdi_times(x, 2)))
 TDI_GRADIENT(abs, td_mul(g, td_sign(x)))
 TDI_GRADIENT(sin, td_mul(g, td_cos(x)))
 TDI_GRADIENT(cos, td_neg(td_mul(g, td_sin(x))))
-TDI_GRADIENT(tanh, td_mul(g, tdi_from(1, td_mul(y, y))))
+TDI_GRADIENT(tanh, td_activation_backward(g, y, TD_ACT_TANH))
 TDI_GRADIENT(erf, td_mul(g, tdi_times(td_exp(td_neg(td_mul(x, x))), TWO_BY_ROOT_PI)))
 
 /* ---- definitions ---- */

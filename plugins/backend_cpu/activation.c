@@ -1,5 +1,6 @@
 /* activation.c - activation functions, element by element; formulas in ops.def. f32 by the polynomials of vmath.h, f64
  * by the C library. */
+#include "act_slope.h"
 #include "loops.h"
 #include "vmath.h"
 
@@ -67,12 +68,37 @@ static bool run_gelu(const td_kargs *k)
     return run(k, exact, 0, ST_MATH);
 }
 
+/* ---- the gradient of any of them ---- */
+
+static void slope_block(const st_block *b)
+{
+    const gemm_act act = *(const gemm_act *)b->ctx;
+    const int64_t one = (int64_t)sizeof(float);
+    const bool dense = b->step[0] == one && b->step[1] == one && b->step[2] == one;
+    for (int64_t r = 0; r < b->rows; r++) {
+        char *h = b->p[0] + r * b->row[0];
+        const char *g = b->p[1] + r * b->row[1], *by = b->p[2] + r * b->row[2];
+        if (dense) act_slope_row(act, (float *)h, (const float *)g, (const float *)by, b->n);
+        for (int64_t i = 0; !dense && i < b->n; i++)
+            act_slope_row(act, (float *)(h + i * b->step[0]), (const float *)(g + i * b->step[1]),
+                          (const float *)(by + i * b->step[2]), 1);
+    }
+}
+
+static bool run_activation_backward(const td_kargs *k)
+{
+    const gemm_act act = (gemm_act)((const td_activation_backward_attr *)k->attr)->activation;
+    const td_view *v[3] = {k->out[0], k->in[0], k->in[1]};
+    st_apply(v, 3, slope_block, &act, act <= GEMM_RELU ? ST_MOVE : ST_MATH);
+    return true;
+}
+
 #define ROW(op, dtypes) CPU_KERNEL(#op, dtypes, TD_K_STRIDED | TD_K_ALIAS_OK | TD_K_POINTWISE, run_##op)
 
 static const td_kernel rows[] = {
     ROW(sigmoid, TD_BITS_FLOAT),    ROW(relu, TD_BITS_FLOAT | TD_BITS_INT),
     ROW(leaky_relu, TD_BITS_FLOAT), ROW(elu, TD_BITS_FLOAT),
     ROW(gelu, TD_BITS_FLOAT),       ROW(silu, TD_BITS_FLOAT),
-    ROW(softplus, TD_BITS_FLOAT),
+    ROW(softplus, TD_BITS_FLOAT),   ROW(activation_backward, TD_BIT(TD_F32)),
 };
 CPU_TABLE(activation, rows)

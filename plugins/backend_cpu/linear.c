@@ -1,8 +1,8 @@
 /* linear.c - linear_act and its gradients, f32: products by matmul.c with bias and activation applied to each block of the result
  * while it is in cache; backward makes h = g act'(z) and gb, its column sums, in one pass, and then both products in one go.
  *     x (m, k)   w (n, k)   b (n)   y, z, g, h (m, n) */
+#include "act_slope.h"
 #include "gemm.h"
-#include "vmath.h"
 
 /* SLICE: columns of h that one thread works on at a time; BLOCK: rows whose sums run in f32 before they go to f64. */
 enum { SLICE = 512, BLOCK = 64 };
@@ -40,41 +40,6 @@ typedef struct {
     float *h, *gb;       /* gb: NULL where it is not wanted */
 } slopes;
 
-#define ROOT_HALF 0.707106781f
-#define INV_ROOT_TWO_PI 0.398942280f
-#define ROOT_TWO_BY_PI 0.797884561f
-#define CUBIC 0.044715f
-
-VM_INLINE float gelu_slope(float x)
-{
-    return 0.5f * (1.0f + vm_erff(x * ROOT_HALF)) + x * INV_ROOT_TWO_PI * vm_expf(-0.5f * x * x);
-}
-
-VM_INLINE float gelu_tanh_slope(float x)
-{
-    float t = vm_tanhf(ROOT_TWO_BY_PI * (x + CUBIC * x * x * x));
-    return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * (ROOT_TWO_BY_PI + 3 * ROOT_TWO_BY_PI * CUBIC * x * x);
-}
-
-#define SLOPE(expr)                                     \
-    _Pragma("omp simd") for (int64_t j = 0; j < n; j++) \
-    {                                                   \
-        const float v = by[j];                          \
-        h[j] = (expr);                                  \
-    }                                                   \
-    break;
-
-static void slope_row(gemm_act act, float *restrict h, const float *restrict g, const float *restrict by, int64_t n)
-{
-    switch (act) {
-    case GEMM_RELU: SLOPE(v <= 0 ? 0 : g[j])
-    case GEMM_TANH: SLOPE(g[j] * (1.0f - v * v))
-    case GEMM_SIGMOID: SLOPE(g[j] * v * (1.0f - v))
-    case GEMM_GELU: SLOPE(g[j] * gelu_slope(v))
-    default: SLOPE(g[j] * gelu_tanh_slope(v))
-    }
-}
-
 /* Columns c .. c + n, n <= SLICE. */
 static void slice(const slopes *s, int64_t c, int64_t n)
 {
@@ -88,7 +53,7 @@ static void slice(const slopes *s, int64_t c, int64_t n)
             const float *row = s->g + r * s->n + c;
             if (s->act != GEMM_AS_IS) {
                 float *h = s->h + r * s->n + c;
-                slope_row(s->act, h, row, s->by + r * s->n + c, n);
+                act_slope_row(s->act, h, row, s->by + r * s->n + c, n);
                 row = h;
             }
             if (!s->gb) continue;

@@ -250,17 +250,28 @@ static void layer_norm_row_backward(float *restrict gx, const float *restrict g,
     for (int64_t j = 0; j < d; j++) gx[j] = rstd * ((w ? w[j] * g[j] : g[j]) - mean_h - (x[j] - mean) * slope);
 }
 
-/** gw and gb of columns c .. c + m, summed over all rows. */
+/** gw and gb of columns c .. c + m, m <= COLUMNS, summed over all rows: in f32 over ROWS of them, then in f64. */
 static void layer_norm_columns(const td_kargs *a, int64_t n, int64_t d, int64_t c, int64_t m)
 {
+    enum { ROWS = 64 };
     const float *g = (const float *)a->in[0]->p + c, *x = (const float *)a->in[1]->p + c;
     const float *mean = a->in[3]->p, *rstd = a->in[4]->p;
     double gw[COLUMNS] = {0}, gb[COLUMNS] = {0};
-    for (int64_t r = 0; r < n; r++)
-        for (int64_t j = 0; j < m; j++) {
-            gb[j] += (double)g[r * d + j];
-            gw[j] += (double)(g[r * d + j] * ((x[r * d + j] - mean[r]) * rstd[r]));
+    for (int64_t r = 0; r < n; r += ROWS) {
+        float w[COLUMNS] = {0}, b[COLUMNS] = {0};
+        for (int64_t i = r; i < n && i < r + ROWS; i++) {
+            const float *gi = g + i * d, *xi = x + i * d, mi = mean[i], si = rstd[i];
+#pragma omp simd
+            for (int64_t j = 0; j < m; j++) {
+                b[j] += gi[j];
+                w[j] += gi[j] * ((xi[j] - mi) * si);
+            }
         }
+        for (int64_t j = 0; j < m; j++) {
+            gw[j] += (double)w[j];
+            gb[j] += (double)b[j];
+        }
+    }
     for (int64_t j = 0; j < m; j++) {
         ((float *)a->out[1]->p)[c + j] = (float)gw[j];
         ((float *)a->out[2]->p)[c + j] = (float)gb[j];
@@ -273,6 +284,9 @@ static bool run_layer_norm_backward(const td_kargs *a)
     int64_t d = row_length(a->in[1], ((const td_layer_norm_backward_attr *)a->attr)->dims),
             n = td_view_numel(a->in[1]) / d;
     const float *w = a->in[2] ? a->in[2]->p : NULL;
+    int64_t piece = (d / cpu_threads() + 15) / 16 * 16; /* columns, so that each thread has some */
+    if (piece < 16) piece = 16;
+    if (piece > COLUMNS) piece = COLUMNS;
 #pragma omp parallel if (n * d > TD_PAR_MIN)
     {
 #pragma omp for nowait
@@ -280,7 +294,7 @@ static bool run_layer_norm_backward(const td_kargs *a)
             layer_norm_row_backward((float *)a->out[0]->p + r * d, (const float *)a->in[0]->p + r * d,
                                     (const float *)a->in[1]->p + r * d, w, d, at(a->in[3], r, 0), at(a->in[4], r, 0));
 #pragma omp for
-        for (int64_t c = 0; c < d; c += COLUMNS) layer_norm_columns(a, n, d, c, d - c < COLUMNS ? d - c : COLUMNS);
+        for (int64_t c = 0; c < d; c += piece) layer_norm_columns(a, n, d, c, d - c < piece ? d - c : piece);
     }
     return true;
 }
