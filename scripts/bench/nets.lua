@@ -124,9 +124,9 @@ end
 
 function Attention:forward(x)
   local b, t, d = x:size(1), x:size(2), self.width
-  local qkv = self.qkv(x)
-  local function part(i) return qkv:narrow(3, (i - 1) * d + 1, d):reshape {b, t, self.heads, d // self.heads}:transpose(2, 3) end
-  local y = tide.scaled_dot_product_attention(part(1), part(2), part(3), {is_causal = true})
+  local function heads(y) return y:view {b, t, self.heads, d // self.heads}:transpose(2, 3) end
+  local q, k, v = table.unpack(self.qkv(x):split(d, 3))
+  local y = tide.scaled_dot_product_attention(heads(q), heads(k), heads(v), {is_causal = true})
   return self.out(y:transpose(2, 3):reshape {b, t, d})
 end
 
@@ -134,12 +134,13 @@ local Layer = nn.Module:extend "Layer"
 
 function Layer:init(width, heads)
   self.ln1, self.attention = nn.LayerNorm(width), Attention(width, heads)
-  self.ln2, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+  self.ln2 = nn.LayerNorm(width)
+  self.wide = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 end
 
 function Layer:forward(x)
   x = x + self.attention(self.ln1(x))
-  return x + self.down(self.up(self.ln2(x)):gelu())
+  return x + self.wide(self.ln2(x))
 end
 
 local GPT = nn.Module:extend "GPT"

@@ -111,11 +111,12 @@ class Layer(nn.Module):
     def __init__(self, width, heads):
         super().__init__()
         self.ln1, self.attention = nn.LayerNorm(width), Attention(width, heads)
-        self.ln2, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.ln2 = nn.LayerNorm(width)
+        self.wide = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x):
         x = x + self.attention(self.ln1(x))
-        return x + self.down(F.gelu(self.up(self.ln2(x))))
+        return x + self.wide(self.ln2(x))
 
 
 class GPT(nn.Module):
