@@ -56,6 +56,10 @@ local function losses(n)
     local loss = step()
     list[i] = ("%.6f"):format((w.value and w.value() or loss):item())
   end
+  if opt.variant == "captured" then                      -- a capture that always falls back would be eager under another name
+    local s = step:stats()
+    if s.replays == 0 then error("it was not replayed: " .. s.why, 0) end
+  end
   list[n + 1] = ("%.3f"):format(step_mib())
   return table.concat(list, " ")
 end
