@@ -18,6 +18,7 @@ typedef struct {
 typedef struct {
     char few[FEW_BYTES], *p;
     size_t n, cap;
+    bool failed; /* out of memory: a key cut short would be equal to another */
 } key;
 
 static capture *check_capture(lua_State *L, int arg)
@@ -56,7 +57,10 @@ static void put(key *k, const void *bytes, size_t n)
     if (k->n + n > k->cap) {
         size_t cap = (k->n + n) * 2;
         char *p = (char *)malloc(cap);
-        if (!p) return; /* a shorter key: a guard less would be wrong, so the caller looks at cap */
+        if (!p) {
+            k->failed = true;
+            return;
+        }
         memcpy(p, k->p, k->n);
         if (k->p != k->few) free(k->p);
         k->p = p;
@@ -102,6 +106,7 @@ static int read_values(lua_State *L, const char *what, int first, int last, td_t
     k->p = k->few;
     k->n = 0;
     k->cap = sizeof k->few;
+    k->failed = false;
     for (int i = first; i <= last; i++) {
         td_tensor *t = tdl_peek(L, i);
         int type = lua_type(L, i);
@@ -116,6 +121,10 @@ static int read_values(lua_State *L, const char *what, int first, int last, td_t
             tdl_error(L, "capture: %s %d: expected a Tensor, a number, a string, a boolean or nil, got %s", what,
                       i - first + 1, tdl_what(L, i));
         }
+    }
+    if (k->failed) {
+        if (k->p != k->few) free(k->p);
+        tdl_error(L, "capture: out of memory");
     }
     return n;
 }
