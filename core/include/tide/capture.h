@@ -27,7 +27,7 @@ TD_API void td_capture_free(td_capture *);
 /**
  * Begins a call, and replays it if it can.
  *
- * args   n tensors with memory. Their data are bound anew at each call; shapes, strides, dtypes and devices are guards.
+ * args   n tensors with memory, in place until the results have been taken. Their data are bound anew at each call; shapes, strides, dtypes and devices are guards.
  * key    bytes that stand for all else that the function is given: another key is another recording
  * mode   what to do now
  * return false after an error: of a kernel that ran, or an argument that cannot be captured (one that was recorded for gradients)

@@ -1,0 +1,239 @@
+/* test_capture.c - record and replay by the C interface: plans of memory, guards, what is kept and what is let go. A toy backend computes. */
+#include "check.h"
+#include "program.h"
+#include "toy_backend.h"
+
+static const char *taken(void)
+{
+    const char *msg;
+    td_error_take(&msg);
+    return msg;
+}
+
+static td_tensor *filled(int64_t n, float x) { return td_full(td_dims(n), x, TD_F32); }
+
+static float first(td_tensor *t)
+{
+    float x[64] = {0};
+    CHECK(td_tensor_read(t, x));
+    return x[0];
+}
+
+/* ---- memory ---- */
+
+static uint32_t state = 12345;
+static uint32_t draw(uint32_t n) { return (state = state * 1103515245u + 12345u) / 65536u % n; }
+
+static void buffers_in_use_together_do_not_overlap(void)
+{
+    for (int round = 0; round < 50; round++) {
+        enum { MANY = 120 };
+        tdi_buffer b[MANY];
+        size_t least = 0;
+        for (int i = 0; i < MANY; i++) {
+            uint32_t from = draw(200);
+            b[i] = (tdi_buffer){from, from + draw(30), (size_t)draw(5000), 0};
+        }
+        size_t total = tdi_plan_memory(b, MANY);
+        bool apart = true, inside = true, aligned = true;
+        for (int i = 0; i < MANY; i++) {
+            inside &= b[i].at + b[i].bytes <= total;
+            aligned &= b[i].at % 64 == 0;
+            for (int k = 0; k < i; k++) {
+                bool together = b[i].first <= b[k].last && b[k].first <= b[i].last;
+                apart &= !together || b[i].at + b[i].bytes <= b[k].at || b[k].at + b[k].bytes <= b[i].at ||
+                         !b[i].bytes || !b[k].bytes;
+            }
+        }
+        for (uint32_t t = 0; t < 230; t++) { /* what is in use at one time: no plan needs less */
+            size_t now = 0;
+            for (int i = 0; i < MANY; i++)
+                if (b[i].first <= t && t <= b[i].last) now += (b[i].bytes + 63) / 64 * 64;
+            if (now > least) least = now;
+        }
+        CHECK(apart);
+        CHECK(inside);
+        CHECK(aligned);
+        CHECK(total >= least && (double)total <= 1.25 * (double)least);
+    }
+    CHECK_INT(0, tdi_plan_memory(NULL, 0));
+}
+
+/* ---- calls ---- */
+
+/* One call of a captured  y = (x + w) * 2,  w += x  where `grow`; the way that a front end goes. */
+static td_tensor *called(td_capture *c, td_tensor *x, td_tensor *w, bool grow, td_call_mode *mode)
+{
+    if (!td_capture_call(c, &x, 1, &grow, sizeof grow, mode)) return NULL;
+    if (*mode == TD_CALL_REPLAYED) return td_capture_result(c, 0);
+    TD->scope_push();
+    td_tensor *y = td_mul(td_add(x, w), td_number(2));
+    if (grow) td_add_into(w, w, x);
+    y = TD->scope_pop(y);
+    if (*mode == TD_CALL_RECORD && !td_capture_end(c, &y, 1, "t", 1)) return NULL;
+    return y;
+}
+
+static void two_equal_calls_are_replayed_from_the_third_on(void)
+{
+    TD->scope_push();
+    td_capture *c = td_capture_new();
+    td_tensor *w = filled(4, 10);
+    td_call_mode mode;
+    for (int i = 1; i <= 6; i++) {
+        TD->scope_push();
+        td_tensor *x = filled(4, (float)i);
+        td_tensor *y = called(c, x, w, false, &mode);
+        CHECK_INT(i <= 2 ? TD_CALL_RECORD : TD_CALL_REPLAYED, mode);
+        CHECK_NEAR(2 * (i + 10), first(y), 0);
+        TD->scope_pop(NULL);
+    }
+    td_capture_info info;
+    td_capture_inform(c, &info);
+    CHECK_INT(6, info.calls);
+    CHECK_INT(4, info.replays);
+    CHECK_INT(1, info.programs);
+    CHECK_INT(2, info.kernels);
+    CHECK_STR("", info.why);
+    char text[200];
+    CHECK(td_capture_kernel(c, 0, text, sizeof text));
+    CHECK_STR("add f32 (4) (4) -> (4)", text);
+    CHECK(!td_capture_kernel(c, 2, text, sizeof text));
+    td_capture_free(c);
+    TD->scope_pop(NULL);
+}
+
+static void another_key_shape_or_mode_is_another_program(void)
+{
+    TD->scope_push();
+    td_capture *c = td_capture_new();
+    td_tensor *w = filled(1, 1), *x = filled(4, 1), *longer = filled(8, 1);
+    td_call_mode mode;
+    for (int i = 0; i < 3; i++) called(c, x, w, false, &mode);
+    CHECK_INT(TD_CALL_REPLAYED, mode);
+    called(c, longer, w, false, &mode);
+    CHECK_INT(TD_CALL_RECORD, mode);
+    td_grad_enable(false);
+    called(c, x, w, false, &mode);
+    CHECK_INT(TD_CALL_RECORD, mode);
+    td_grad_enable(true);
+    td_mode_changed(7);
+    called(c, x, w, false, &mode);
+    CHECK_INT(TD_CALL_RECORD, mode);
+    td_mode_changed(7); /* and back: the first program fits again */
+    called(c, x, w, false, &mode);
+    CHECK_INT(TD_CALL_REPLAYED, mode);
+    td_capture_free(c);
+    TD->scope_pop(NULL);
+}
+
+static void memory_goes_when_the_capture_goes(void)
+{
+    TD->scope_push();
+    td_memory_info before, after;
+    td_tensor *w = filled(1, 1), *x = filled(1000, 1);
+    CHECK(td_memory("cpu", &before));
+    td_capture *c = td_capture_new();
+    td_call_mode mode;
+    for (int i = 0; i < 5; i++) {
+        TD->scope_push();
+        called(c, x, w, false, &mode);
+        TD->scope_pop(NULL);
+    }
+    CHECK(td_memory("cpu", &after));
+    CHECK(after.current > before.current); /* the result's memory, ready for the next call */
+    td_capture_free(c);
+    CHECK(td_memory("cpu", &after));
+    CHECK_INT(before.current, after.current);
+    TD->scope_pop(NULL);
+}
+
+static void what_it_reads_stays_alive(void)
+{
+    TD->scope_push();
+    td_capture *c = td_capture_new();
+    td_tensor *x = filled(4, 1), *w = td_keep(filled(4, 5));
+    td_call_mode mode;
+    for (int i = 0; i < 3; i++) called(c, x, w, false, &mode);
+    td_release(w);
+    td_tensor *y = called(c, x, NULL, false, &mode); /* w is looked at by the program alone */
+    CHECK_INT(TD_CALL_REPLAYED, mode);
+    CHECK_NEAR(12, first(y), 0);
+    td_capture_free(c);
+    TD->scope_pop(NULL);
+}
+
+static void a_failed_call_leaves_nothing_behind(void)
+{
+    TD->scope_push();
+    td_capture *c = td_capture_new();
+    td_tensor *x = filled(4, 1), *odd = filled(3, 1);
+    td_call_mode mode;
+    CHECK(td_capture_call(c, &x, 1, "", 0, &mode));
+    CHECK(td_capture_recording());
+    CHECK(!td_add(x, odd));
+    td_capture_abandon(c);
+    CHECK(!td_capture_recording());
+    CHECK(strstr(taken(), "add: ") != NULL);
+    td_tensor *missing = NULL;
+    CHECK(!td_capture_call(c, &missing, 1, "", 0, &mode));
+    CHECK_STR("capture: argument 1: expected a tensor with memory, got nothing", taken());
+    CHECK(td_capture_call(c, &x, 1, "", 0, &mode)); /* freed in mid-recording */
+    td_add(x, x);
+    td_capture_free(c);
+    CHECK(!td_capture_recording());
+    TD->scope_pop(NULL);
+}
+
+static void reading_while_recording_is_refused(void)
+{
+    TD->scope_push();
+    td_capture *c = td_capture_new();
+    td_tensor *x = filled(1, 1);
+    td_call_mode mode;
+    float value;
+    CHECK(td_capture_call(c, &x, 1, "", 0, &mode));
+    CHECK(!TD->item(x, TD_F32, &value));
+    CHECK(strstr(taken(), "inside a captured function") != NULL);
+    CHECK(td_tensor_host(x) == NULL);
+    taken();
+    float two = 2;
+    td_tensor *made = td_from_data(TD_F32, td_dims(1), &two); /* of this call: no kernel has seen it */
+    CHECK(TD->item(made, TD_F32, &value));
+    CHECK_NEAR(2, value, 0);
+    td_capture_abandon(c);
+    td_capture_free(c);
+    TD->scope_pop(NULL);
+}
+
+static void written_tensors_have_new_versions(void)
+{
+    TD->scope_push();
+    td_capture *c = td_capture_new();
+    td_tensor *x = filled(4, 1), *w = filled(4, 0);
+    td_call_mode mode;
+    for (int i = 1; i <= 5; i++) {
+        uint32_t version = td_tensor_version(w);
+        called(c, x, w, true, &mode);
+        CHECK(td_tensor_version(w) > version);
+        CHECK_NEAR(i, first(w), 0);
+    }
+    CHECK_INT(TD_CALL_REPLAYED, mode);
+    td_capture_free(c);
+    TD->scope_pop(NULL);
+}
+
+int main(void)
+{
+    TD->scope_push();
+    CHECK(toy_register());
+    RUN(buffers_in_use_together_do_not_overlap);
+    RUN(two_equal_calls_are_replayed_from_the_third_on);
+    RUN(another_key_shape_or_mode_is_another_program);
+    RUN(memory_goes_when_the_capture_goes);
+    RUN(what_it_reads_stays_alive);
+    RUN(a_failed_call_leaves_nothing_behind);
+    RUN(reading_while_recording_is_refused);
+    RUN(written_tensors_have_new_versions);
+    return check_done();
+}
