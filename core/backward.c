@@ -475,6 +475,7 @@ static bool run_node(walk *w, uint32_t place)
     if (!ok || !frame_new(&f, n)) return false;
     ok = run_in_scope(w, &v, &f);
     free_gout(&w->v[place]);
+    tdi_scope_push(); /* for sums that the walk holds itself: the scope of all of it would hold them to its end */
     for (uint32_t i = 0; i < n->n_in; i++) {
         td_tensor *g = f.gin[i];
         if (!g) continue;
@@ -486,6 +487,7 @@ static bool run_node(walk *w, uint32_t place)
         if (ok) ok = give(w, &n->edge[i], g);
         else tdi_release(g);
     }
+    tdi_scope_pop(NULL);
     if (f.in != f.few) free(f.in);
     if (ok && !w->retain) tdi_node_drop_saved(n);
     return ok;

@@ -91,6 +91,18 @@ describe("memory of a training loop", function()
     end
   end
 
+  it("backward gives sums of gradients up as it goes", function()
+    local w = tide.ones(512, 512):requires_grad_()
+    local h = w * 1
+    for _ = 1, 40 do h = h + h:sin() end -- two gradients meet at each h
+    collectgarbage(); collectgarbage()
+    local before = tide.memory("cpu").current
+    tide.reset_peak_memory()
+    h:sum():backward()
+    local mib = (tide.memory("cpu").peak - before) / 2 ^ 20
+    assert.is_true(mib < 8, ("took %.1f MiB beyond what forward held"):format(mib))
+  end)
+
   it("goes back when tensors are freed", function()
     collectgarbage(); collectgarbage()
     local before = tide.memory("cpu").current
