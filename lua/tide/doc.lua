@@ -14,6 +14,7 @@ M.files = {
   {module = "tide.nn.module", as = {Module = "nn.Module"}},
   {module = "tide.nn.containers", as = {Sequential = "nn.Sequential", ModuleList = "nn.ModuleList",
                                        ModuleDict = "nn.ModuleDict"}},
+  {module = "tide.nn.transformer", as = {Layer = "nn.TransformerEncoderLayer"}},
   {module = "tide.nn.functional", as = {M = "nn.functional"}},
   {module = "tide.nn.weights", as = {M = "nn.init"}},
   {module = "tide.nn.utils", as = {M = "nn.utils"}},

@@ -201,3 +201,28 @@ describe("nn.MultiheadAttention", function()
     fails_with(function() m(tide.randn(5, 3, 8), nil, nil, nil, tide.ones(5, 3):gt(0)) end, "expected key_padding_mask (3, 5)")
   end)
 end)
+
+describe("nn.TransformerEncoderLayer", function()
+  it("keeps the shape of x, and drops in training only", function()
+    local m, x = nn.TransformerEncoderLayer(8, 2, {dim_feedforward = 16, batch_first = true}), tide.randn(3, 5, 8)
+    assert.equal("(3, 5, 8)", shape(m(x)))
+    assert.is_false(m(x):equal(m(x)))
+    m:eval()
+    assert.is_true(m(x):equal(m(x)))
+  end)
+
+  it("looks back only, when causal", function()
+    local m = nn.TransformerEncoderLayer {8, 2, dim_feedforward = 16, dropout = 0, batch_first = true, is_causal = true, norm_first = true}
+    local x = tide.randn(1, 6, 8)
+    local y = m(x)
+    x[{1, {4, 6}}] = 0
+    assert(y:narrow(2, 1, 3):allclose(m(x):narrow(2, 1, 3), {rtol = 1e-5, atol = 1e-6}))
+  end)
+
+  it("says what is wrong with its options", function()
+    fails_with(function() nn.TransformerEncoderLayer(8) end, "TransformerEncoderLayer", "nhead")
+    fails_with(function() nn.TransformerEncoderLayer(8, 2, {activation = "tanh"}) end, "activation", "'relu' or 'gelu'")
+    fails_with(function() nn.TransformerEncoderLayer(8, 2, {nhaed = 2}) end, "nhaed")
+    fails_with(function() nn.TransformerEncoderLayer(8, 3) end, "num_heads")
+  end)
+end)

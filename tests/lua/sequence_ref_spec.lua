@@ -37,7 +37,8 @@ local function run(case, dtype)
   local m = module_of(case, dtype)
   for _, p in ipairs(m:parameters()) do wanted[#wanted + 1] = p end
   if not case.masks then return {m(table.unpack(inputs))}, wanted end
-  local attn, padding = case.masks.attn, case.masks.padding
+  local attn, padding, encoder = case.masks.attn, case.masks.padding, case.masks.encoder
+  if case.name == "TransformerEncoderLayer" then return {m(inputs[1], encoder and tensor(encoder, dtype))}, wanted end
   return {m(inputs[1], inputs[2], inputs[3], attn and tensor(attn, dtype), padding and tensor(padding, dtype))}, wanted
 end
 

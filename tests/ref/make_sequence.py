@@ -113,6 +113,25 @@ multihead("masked", mask=hide, padding=torch.tensor([[False, False, True], [Fals
           num_heads=2, batch_first=True, bias=False)
 multihead("masked by numbers", mask=R(4, 3, 3), embed_dim=4, num_heads=2)
 
+
+
+def encoder(label, mask=None, **options):
+    m = torch.nn.TransformerEncoderLayer(4, 2, dim_feedforward=3, dropout=0.0, **options)
+    with torch.no_grad():
+        for p in m.parameters():
+            p.copy_(torch.randn(p.shape) * 0.5)
+    x = R(2, 3, 4).requires_grad_()
+    y = m(x, src_mask=mask)
+    seed = [R(y.shape)]
+    cases.append({"kind": "module", "name": "TransformerEncoderLayer", "label": label,
+                  "options": {"d_model": 4, "nhead": 2, "dim_feedforward": 3, "dropout": 0.0, **options},
+                  "state": dict(m.state_dict()), "inputs": [x], "masks": {} if mask is None else {"encoder": mask},
+                  "outputs": [y], "seeds": seed, "grads": list(torch.autograd.grad([y], [x, *m.parameters()], seed))})
+
+
+encoder("norm behind")
+encoder("norm in front, gelu, masked", mask=hide, batch_first=True, norm_first=True, activation="gelu")
+
 with open(os.path.join(HERE, "sequence.lua"), "w", encoding="utf-8") as f:
     f.write(f"-- Recurrent networks and attention, computed by PyTorch {torch.__version__.split('+')[0]} with make_sequence.py. "
             "Data, not code: T marks a tensor.\nlocal T = ...\nreturn {\n")

@@ -8,6 +8,7 @@ local util = require "tide.util"
 local M = {Module = Module, Sequential = containers.Sequential, ModuleList = containers.ModuleList,
            ModuleDict = containers.ModuleDict}
 
+local classes = {TransformerEncoderLayer = "tide.nn.transformer"} -- loaded when first named
 local modules = {functional = "tide.nn.functional", init = "tide.nn.weights", utils = "tide.nn.utils"}
 
 --- A tensor as a parameter: a leaf that wants a gradient. Assigned to a field of a module it is trained, saved and moved.
@@ -29,7 +30,7 @@ function M.chain(on) return require "tide.nn.layer".chain(on) end
 --- Names of all layers and losses: those of plugins, loaded or not, and the containers.
 ---@return string[]
 function M.names()
-  local names = {"Module", "ModuleDict", "ModuleList", "Parameter", "Sequential"}
+  local names = {"Module", "ModuleDict", "ModuleList", "Parameter", "Sequential", "TransformerEncoderLayer"}
   for _, kind in ipairs {"layer", "loss"} do
     for _, name in ipairs(core.layers(kind)) do names[#names + 1] = name end
   end
@@ -41,6 +42,8 @@ return setmetatable(M, {__index = function(_, key)
   local value
   if modules[key] then
     value = require(modules[key])
+  elseif classes[key] then
+    value = require(classes[key])[key]
   elseif type(key) == "string" then
     local info = core.layer_info(key)
     if not info then
