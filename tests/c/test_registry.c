@@ -90,6 +90,10 @@ static void bad_ops(void)
                 "op \"t.op\": decompose: a primitive (TD_OP_PRIM) has none");
     add_refused(TD_ADD_OP, OP(.flags = 1u << 30), "op \"t.op\": flags: 0x40000000 has bits that mean nothing");
     add_refused(TD_ADD_OP, OP(.flags = TD_OP_VIEW), "op \"t.op\": view: TD_OP_VIEW needs it");
+    add_refused(TD_ADD_OP, OP(.flags = TD_OP_PRIM | TD_OP_ALIKE | TD_OP_RNG),
+                "op \"t.op\": flags: ALIKE is for ops that only compute");
+    add_refused(TD_ADD_OP, OP(.flags = TD_OP_PRIM | TD_OP_ALIKE, .out = "y mask!"),
+                "op \"t.op\": flags: ALIKE is for one to 3 inputs and one output without marks");
     add_refused(TD_ADD_OP, OP(.view = no_view, .decompose = parts), "op \"t.op\": view: is set without TD_OP_VIEW");
     add_refused(TD_ADD_OP, OP(.in = "x x"), "op \"t.op\": signature \"x x\": there are two \"x\"");
     add_refused(TD_ADD_OP, OP(.in = "x@"), "op \"t.op\": signature \"x@\": \"x@\" is no name");
