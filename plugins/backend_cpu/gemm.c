@@ -9,6 +9,8 @@
 #include "gemm.h"
 #include "vec.h"
 #include "vmath.h"
+#include <pthread.h>
+#include <stdlib.h>
 
 #if defined __AVX512F__
 enum { MR = 12 };
@@ -293,11 +295,20 @@ static bool better_turned(const sgemm_args *g)
     return g->acs == 1 && g->brs == 1 && g->bcs != 1 && g->k >= 128 && g->m < g->n;
 }
 
+/* One a thread, which goes when the thread ends. */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t key;
+static bool have_key;
+static void make_key(void) { have_key = pthread_key_create(&key, free) == 0; }
+
 static scratch *own_scratch(void)
 {
-    static __thread scratch *s; /* stays with its thread */
-    if (!s) s = __builtin_malloc(sizeof *s);
-    return s;
+    pthread_once(&once, make_key);
+    scratch *s = have_key ? pthread_getspecific(key) : NULL;
+    if (s || !have_key || !(s = malloc(sizeof *s))) return s;
+    if (pthread_setspecific(key, s) == 0) return s;
+    free(s);
+    return NULL;
 }
 
 bool ISA(cpu_sgemm_here)(const sgemm_args *g)
