@@ -65,6 +65,16 @@ function M.full_like(x, value, opts)
   return core.ops.full(x:shape(), value, o)
 end
 
+--- Images (N, C, H, W) with the channels of a pixel side by side in memory; axes and values stay as they are. Convolutions, batch
+--- norm and element-wise ops keep that order in their results, so it is enough to give a network its input so. Differentiable.
+---@param x tide.Tensor   four axes
+---@return tide.Tensor
+function M.channels_last(x)
+  util.expect(core.is_tensor(x), "channels_last", "x", "a Tensor", x)
+  if #x:shape() ~= 4 then error(("channels_last: x: expected axes (N, C, H, W), got shape %s"):format(x:shape()), 2) end
+  return x:permute(1, 3, 4, 2):contiguous():permute(1, 4, 2, 3)
+end
+
 --- Names of everything that is here, for completion.
 ---@return string[]
 function M.names()

@@ -28,6 +28,7 @@
     X(conv_pixels)   \
     X(conv)          \
     X(pool)          \
+    X(norm_last)     \
     X(norm)          \
     X(softmax)       \
     X(loss)          \

@@ -13,7 +13,7 @@ local cases = [[
   local tide = require "tide"
   tide.manual_seed(3)
   local function order(t, how)
-    if how == "last" then return t:permute(1, 3, 4, 2):contiguous():permute(1, 4, 2, 3) end
+    if how == "last" then return tide.channels_last(t) end
     if how == "strided" then return tide.cat({t, t}, 4):slice(4, 1, 2 * t:size(4), 2):copy_(t) end
     return t
   end
@@ -42,6 +42,26 @@ local cases = [[
       o.output_padding, o.kernel = nil, k
       worst = math.max(worst, far(tide.conv2d_weight_grad(x, g, o), tide.conv2d_weight_grad(x:to "f64", gd, o)))
       assert(worst < 5e-6, table.concat(c, " ") .. " " .. how .. ": " .. worst)
+    end
+  end
+  -- batch norm: one vector of channels and less, more, many; few rows and several chunks of them
+  for _, c in ipairs {{32, 16, 32, 32}, {3, 5, 7, 6}, {2, 70, 9, 9}, {3, 130, 2, 2}, {7, 8, 20, 30}} do
+    local x, g = tide.randn(table.unpack(c)) + 3, tide.randn(table.unpack(c))
+    local results = {}
+    for _, dtype in ipairs {"f32", "f64"} do
+      local bn = tide.nn.BatchNorm2d(c[2]):to(dtype)
+      local v = (dtype == "f32" and order(x, "last") or x:to(dtype)):detach():requires_grad_()
+      local y = bn(v)
+      local list = {y, table.unpack(tide.grad({y}, {v, bn.weight, bn.bias},
+        {grad_outputs = {dtype == "f32" and order(g, "last") or g:to(dtype)}}))}
+      bn:eval()
+      list[#list + 1] = bn(v)
+      list[#list + 1] = bn.running_var
+      results[dtype] = list
+    end
+    for i, a in ipairs(results.f32) do
+      local worst = far(a, results.f64[i])
+      assert(worst < 2e-6, "batch norm " .. table.concat(c, " ") .. " " .. i .. ": " .. worst)
     end
   end
 ]]
@@ -75,8 +95,27 @@ describe("convolutions pass the conformance suite", function()
 end)
 
 describe("convolution with channels innermost", function()
-  local function last(t) return t:permute(1, 3, 4, 2):contiguous():permute(1, 4, 2, 3) end
+  local last = tide.channels_last
 
+  it("keeps it through batch norm and ReLU, forward and backward", function()
+    local x = last(tide.randn(4, 16, 8, 8)):requires_grad_()
+    local net = tide.nn.Sequential(tide.nn.Conv2d {16, 32, 3, padding = 1}, tide.nn.BatchNorm2d(32), tide.nn.ReLU(),
+      tide.nn.Conv2d {32, 16, 1})
+    local y = net(x)
+    assert.is_true(y:permute(1, 3, 4, 2):is_contiguous())
+    local gx = tide.grad({y}, {x}, {grad_outputs = {last(tide.randn(4, 16, 8, 8))}})[1]
+    assert.is_true(gx:permute(1, 3, 4, 2):is_contiguous())
+  end)
+  it("is asked for by tide.channels_last, which keeps values and gradients", function()
+    local x = tide.randn(2, 3, 4, 5):requires_grad_()
+    local y = last(x)
+    assert.is_true(y:equal(x))
+    assert.is_false(y:is_contiguous())
+    local g = tide.randn(2, 3, 4, 5)
+    assert.is_true(tide.grad({y}, {x}, {grad_outputs = {g}})[1]:equal(g))
+    fails_with(function() tide.channels_last(tide.ones(2, 3)) end, "channels_last", "(2, 3)")
+    fails_with(function() tide.channels_last(3) end, "channels_last", "Tensor")
+  end)
   it("gives results in that order", function()
     local x, g = last(tide.randn(2, 16, 8, 8)), last(tide.randn(2, 24, 4, 4))
     local w = tide.randn(24, 16, 3, 3)
