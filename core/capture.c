@@ -378,6 +378,12 @@ bool td_capture_end(td_capture *c, td_tensor *const *results, uint32_t n, const 
         recording_free(r);
         return ok;
     }
+    if (*r->trace->unfit) {
+        snprintf(c->why, sizeof c->why, "%s", r->trace->unfit);
+        miss(c);
+        recording_free(r);
+        return true;
+    }
     recording *before = take_like(c, r);
     bool equal = before && equal_calls(c, before, r);
     if (!before)

@@ -184,7 +184,12 @@ bool tdi_trace_kernel(td_context *ctx, tdi_op *op, const tdi_choice *c, const td
     tdi_trace *t = ctx->trace;
     if (t->failed) return false;
     if (op->t.flags & TD_OP_HOST_SYNC) return tdi_trace_refuse(op->t.name);
+    bool replays = c->kernel->flags & TD_K_CAPTURABLE;
     tdi_step *s = add_step(t);
+    if (s && !replays && !*t->unfit)
+        snprintf(t->unfit, sizeof t->unfit,
+                 "the kernel of %s on %s does not say that it can be replayed (TD_K_CAPTURABLE)", op->t.name,
+                 dev->name);
     if (!s || !room_for(t, &t->operand, &t->cap_operand, t->n_operand + a->n_in + a->n_out, sizeof *t->operand))
         return false;
     s->op = op;

@@ -83,7 +83,8 @@ struct tdi_trace {
     uint64_t advance;      /* of the random counter, when the call has ended */
     td_tensor *const *arg; /* borrowed during the call */
     uint32_t n_arg;
-    bool failed; /* a part could not be recorded: out of memory */
+    bool failed;     /* a part could not be recorded: out of memory */
+    char unfit[200]; /* why the call cannot be replayed; "" where it can */
 };
 
 /** The trace that this thread makes, or NULL: for what happens in no context, as when a collector frees tensors. */

@@ -4,7 +4,7 @@ local tide = require "tide"
 local nn, optim, data = tide.nn, tide.optim, tide.data
 
 local opt = tide.options {
-  device = "cpu", epochs = 5, batch = 64, lr = 1e-3, dropout = 0.4, seed = 1, limit = 0, threads = 0, save = "", log = "",
+  device = "cpu", epochs = 5, batch = 64, lr = 1e-3, dropout = 0.4, seed = 1, limit = 0, threads = 0, capture = true, save = "", log = "",
 }
 tide.manual_seed(opt.seed)
 if opt.threads > 0 then tide.set_num_threads(opt.threads) end
@@ -30,6 +30,15 @@ local loader = data.Loader(train, {batch = opt.batch, shuffle = true, device = o
 local lr = optim.schedule.cosine(opt.lr, 0, opt.epochs * #loader)
 local log = opt.log ~= "" and tide.logger.csv(opt.log) or nil
 
+local function train_step(x, y)
+  adam:zero_grad()
+  local loss = criterion(net(x), y)
+  loss:backward()
+  adam:step()
+  return loss
+end
+if opt.capture then train_step = tide.capture(train_step) end -- recorded at first, then replayed; lr stays live
+
 local start, step = tide.time(), 0
 for epoch = 1, opt.epochs do
   net:train()
@@ -37,11 +46,7 @@ for epoch = 1, opt.epochs do
   for x, y in loader:epoch {progress = ("epoch %d/%d"):format(epoch, opt.epochs), show = mean} do
     step = step + 1
     adam.lr = lr(step)
-    adam:zero_grad()
-    local loss = criterion(net(x), y)
-    loss:backward()
-    adam:step()
-    mean:add(loss)
+    mean:add(train_step(x, y))
   end
   local result = net:evaluate(test, {batch = 500, metrics = {"accuracy"}})
   local line = "epoch %d  loss %.4f  test accuracy %.2f %%  %.0f s"

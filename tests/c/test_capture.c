@@ -206,6 +206,39 @@ static void reading_while_recording_is_refused(void)
     TD->scope_pop(NULL);
 }
 
+static bool run_halved(const td_kargs *a)
+{
+    for (int64_t i = 0; i < td_view_numel(a->out[0]); i++) toy_set(a->out[0], i, toy_get(a->in[0], i) / 2);
+    return true;
+}
+static const td_op halved = {
+    .size = sizeof halved, .name = "test.halved", .doc = "x / 2", .in = "x", .out = "y", .flags = TD_OP_PRIM};
+static const td_kernel halved_kernel = {
+    .size = sizeof halved_kernel, .op = "test.halved", .device = "cpu", .dtypes = TD_BIT(TD_F32), .run = run_halved};
+
+static void a_kernel_that_cannot_be_replayed_is_run_each_time(void)
+{
+    TD->scope_push();
+    td_capture *c = td_capture_new();
+    td_tensor *x = filled(4, 6);
+    uint32_t id = TD->op_id("test.halved");
+    for (int i = 0; i < 3; i++) {
+        td_call_mode mode;
+        td_tensor *y = NULL;
+        uint32_t n = 1;
+        CHECK(td_capture_call(c, &x, 1, "", 0, &mode));
+        CHECK_INT(TD_CALL_RECORD, mode);
+        CHECK(TD->call(id, &x, 1, NULL, &y, &n));
+        CHECK(td_capture_end(c, &y, 1, "t", 1));
+        CHECK_NEAR(3, first(y), 0);
+    }
+    td_capture_info info;
+    td_capture_inform(c, &info);
+    CHECK_STR("the kernel of test.halved on cpu does not say that it can be replayed (TD_K_CAPTURABLE)", info.why);
+    td_capture_free(c);
+    TD->scope_pop(NULL);
+}
+
 static void written_tensors_have_new_versions(void)
 {
     TD->scope_push();
@@ -226,7 +259,7 @@ static void written_tensors_have_new_versions(void)
 int main(void)
 {
     TD->scope_push();
-    CHECK(toy_register());
+    CHECK(toy_register() && td_add_op(&halved) && td_add_kernel(&halved_kernel));
     RUN(buffers_in_use_together_do_not_overlap);
     RUN(two_equal_calls_are_replayed_from_the_third_on);
     RUN(another_key_shape_or_mode_is_another_program);
@@ -234,6 +267,7 @@ int main(void)
     RUN(what_it_reads_stays_alive);
     RUN(a_failed_call_leaves_nothing_behind);
     RUN(reading_while_recording_is_refused);
+    RUN(a_kernel_that_cannot_be_replayed_is_run_each_time);
     RUN(written_tensors_have_new_versions);
     return check_done();
 }

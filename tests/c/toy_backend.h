@@ -95,10 +95,10 @@ TOY_KERNEL(add, x + y)
 TOY_KERNEL(mul, x *y)
 TOY_KERNEL(neg, -x)
 
-#define TOY_ROW(name, fn)                                                                                      \
-    {                                                                                                          \
-        .size = sizeof(td_kernel), .op = name, .device = "cpu", .dtypes = TD_BITS_ALL, .flags = TD_K_ALIAS_OK, \
-        .run = fn                                                                                              \
+#define TOY_ROW(name, fn)                                                              \
+    {                                                                                  \
+        .size = sizeof(td_kernel), .op = name, .device = "cpu", .dtypes = TD_BITS_ALL, \
+        .flags = TD_K_ALIAS_OK | TD_K_CAPTURABLE, .run = fn                            \
     }
 static const td_kernel toy_kernels[] = {TOY_ROW("full", toy_full), TOY_ROW("copy", toy_same), TOY_ROW("cast", toy_same),
                                         TOY_ROW("add", toy_add),   TOY_ROW("mul", toy_mul),   TOY_ROW("neg", toy_neg)};
