@@ -1,5 +1,5 @@
 /* capture.c - td_capture_*: which call is recorded, which replayed, and the guards between them. tide/capture.h says what for. */
-#include "autograd.h"
+#include "run.h"
 #include "verify.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,14 +68,6 @@ static bool no_memory(void) { return td_fail_as(TD_ENOMEM, "capture: out of memo
 
 /* ---- signatures ---- */
 
-static bool same_layout(const td_view *a, const td_view *b)
-{
-    if (a->dt != b->dt || a->nd != b->nd || a->flags != b->flags || a->layout != b->layout) return false;
-    for (int32_t i = 0; i < a->nd; i++)
-        if (a->dim[i] != b->dim[i] || a->stride[i] != b->stride[i]) return false;
-    return true;
-}
-
 static uint32_t first_sharer(td_tensor *const *args, uint32_t i)
 {
     uint32_t k = 0;
@@ -87,7 +79,7 @@ static bool arg_matches(const guarded *g, td_tensor *const *args, uint32_t i)
 {
     const td_tensor *x = args[i];
     if (g->same ? g->same != x : tdi_needs_grad(x)) return false;
-    if (g->dev != x->st->dev || !same_layout(&g->view, &x->v)) return false;
+    if (g->dev != x->st->dev || !tdi_same_layout(&g->view, &x->v)) return false;
     uint32_t k = first_sharer(args, i);
     return k == g->shares && (k == i || (char *)x->v.p - (char *)args[k]->v.p == g->distance);
 }
@@ -299,7 +291,7 @@ static bool same_signature(const signature *a, const signature *b)
     bool same = a->n_arg == b->n_arg && a->key_size == b->key_size && !memcmp(a->key, b->key, a->key_size) &&
                 a->grad == b->grad && a->device == b->device && a->mode == b->mode && a->data == b->data;
     for (uint32_t i = 0; same && i < a->n_arg; i++)
-        same = same_layout(&a->arg[i].view, &b->arg[i].view) && a->arg[i].dev == b->arg[i].dev &&
+        same = tdi_same_layout(&a->arg[i].view, &b->arg[i].view) && a->arg[i].dev == b->arg[i].dev &&
                a->arg[i].same == b->arg[i].same && a->arg[i].shares == b->arg[i].shares &&
                a->arg[i].distance == b->arg[i].distance;
     return same;

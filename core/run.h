@@ -3,6 +3,7 @@
 #define TIDE_RUN_H
 #include "autograd.h"
 #include "dispatch.h"
+#include <string.h>
 #include "plan.h"
 
 enum { FEW = 8 }; /* places that need no heap */
@@ -45,6 +46,13 @@ bool tdi_run_alike(tdi_op *op, td_context *ctx, td_tensor *const *in, uint32_t n
 bool tdi_call_kernel(tdi_runner *r, const tdi_choice *c, td_dtype compute);
 /** The view of a plain number in a dtype; its value goes to data. */
 void tdi_number_as(const td_view *from, td_dtype dt, td_view *to, double *data);
+/** Whether two views have the same dtype, extents, strides, flags and layout: all that a kernel is told but the address. */
+static inline bool tdi_same_layout(const td_view *a, const td_view *b)
+{
+    if (a->dt != b->dt || a->flags != b->flags || a->layout != b->layout || !tdi_same_dims(a, b)) return false;
+    return !memcmp(a->stride, b->stride, (size_t)a->nd * sizeof *a->stride);
+}
+
 /** Runs kernel or decomposition without recording. */
 bool tdi_compute(tdi_runner *r);
 /** Runs a view op: outputs share the storage of input 0. */

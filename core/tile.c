@@ -1,6 +1,7 @@
 /* tile.c - chains of element-wise steps, run a tile at a time: what one kernel writes the next one finds in cache, and what
  * nobody else reads needs no memory beyond a tile. One parallel loop for all of them. */
 #include "program.h"
+#include "run.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,14 +24,6 @@ struct tdi_tile_call {
     uint32_t n;
 };
 
-static bool same_dims(const td_view *a, const td_view *b)
-{
-    if (a->nd != b->nd) return false;
-    for (int32_t i = 0; i < a->nd; i++)
-        if (a->dim[i] != b->dim[i]) return false;
-    return true;
-}
-
 /* Whether x broadcasts to out as its last axes: *n elements, dense. */
 static bool is_row(const td_view *x, const td_view *out, int64_t *n)
 {
@@ -51,7 +44,7 @@ static bool spread_of(const tdi_operand *o, const td_view *out, int64_t *cols, s
     *how = SINGLE;
     if (o->slot == TDI_NUMBER) return true;
     if (o->slot < 0) return false;
-    if (same_dims(&o->v, out) && td_view_dense(&o->v)) {
+    if (tdi_same_dims(&o->v, out) && td_view_dense(&o->v)) {
         *how = FULL;
         return true;
     }
@@ -72,7 +65,7 @@ static bool joins(const tdi_program *p, uint32_t i, const td_view *out, const td
     if ((s->choice.kernel->flags & needed) != needed || !td_dtype_is_float(s->compute)) return false;
     const tdi_operand *y = &t->operand[s->first + s->n_in];
     if (y->slot < 0 || !td_view_dense(&y->v) || td_view_numel(&y->v) < LEAST) return false;
-    if (out && !same_dims(&y->v, out)) return false;
+    if (out && !tdi_same_dims(&y->v, out)) return false;
     int64_t with = *cols;
     spread how;
     for (uint32_t k = 0; k < s->n_in; k++)
@@ -94,7 +87,7 @@ static bool keeps_apart(const tdi_program *p, uint32_t first, uint32_t last, uin
             for (uint32_t m = 0; m <= other->n_in; m++) {
                 const tdi_operand *b = &t->operand[other->first + m];
                 bool written = k == s->n_in || m == other->n_in;
-                bool same = a->offset == b->offset && same_dims(&a->v, &b->v) && a->v.dt == b->v.dt;
+                bool same = a->offset == b->offset && tdi_same_dims(&a->v, &b->v) && a->v.dt == b->v.dt;
                 if (written && b->slot == a->slot && !same) return false;
             }
         }

@@ -1,6 +1,6 @@
 /* trace.c - records what the kernels of one call did, and compares two such records. See trace.h. */
 #include "trace.h"
-#include "dispatch.h"
+#include "run.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -340,14 +340,6 @@ void tdi_trace_free(tdi_trace *t)
 
 /* ---- comparing ---- */
 
-static bool same_view(const td_view *a, const td_view *b)
-{
-    if (a->dt != b->dt || a->nd != b->nd || a->flags != b->flags || a->layout != b->layout) return false;
-    for (int32_t i = 0; i < a->nd; i++)
-        if (a->dim[i] != b->dim[i] || a->stride[i] != b->stride[i]) return false;
-    return true;
-}
-
 /* Memory corresponds where slots have the same number and kind; what lay outside must be the very same. */
 static const char *slots_differ(const tdi_slot *a, const tdi_slot *b)
 {
@@ -364,7 +356,7 @@ static const char *operands_differ(const tdi_trace *a, const tdi_operand *x, con
 {
     if (x->slot != y->slot) return "other memory";
     if (x->slot == TDI_NO_SLOT) return x->v.nd == y->v.nd ? NULL : "another shape";
-    if (!same_view(&x->v, &y->v)) return "another shape, dtype or strides";
+    if (!tdi_same_layout(&x->v, &y->v)) return "another shape, dtype or strides";
     if (x->slot == TDI_NUMBER) return memcmp(&x->number, &y->number, sizeof x->number) ? "another number" : NULL;
     if (x->offset != y->offset) return "another part of its memory";
     return slots_differ(&a->slot[x->slot], &b->slot[y->slot]);
