@@ -74,7 +74,7 @@ installed() { # the installed tree runs with the build tree out of reach, by its
   env -i HOME="$HOME" PATH="$PATH" "$prefix/bin/tide" -e 'local t = require "tide"; print(t.nn.Linear(2, 3)(t.ones(1, 2)):shape())' &&
     env -i HOME="$HOME" PATH="$PATH" LUA_PATH="$prefix/share/lua/5.4/?.lua;$prefix/share/lua/5.4/?/init.lua;;" LUA_CPATH="$prefix/lib/lua/5.4/?.so;;" \
       lua5.4 -e 'local t = require "tide"; print(t.nn.Linear(2, 3)(t.ones(1, 2)):shape())' &&
-    cc -std=c11 -shared -fPIC $(PKG_CONFIG_PATH=$prefix/lib/pkgconfig pkg-config --cflags tide) -o "$prefix/stranger.so" plugins/layers/relu.c
+    eval "cc -std=c11 -shared -fPIC $(PKG_CONFIG_PATH=$prefix/lib/pkgconfig pkg-config --cflags tide) -o \"\$prefix/stranger.so\" plugins/layers/relu.c"
   local rc=$?
   mv "$build/lib.away" "$build/lib"
   return $rc

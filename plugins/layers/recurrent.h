@@ -120,7 +120,7 @@ static inline bool recurrent_forward(td_module *self, const char *who, recurrent
     }
     td_tensor *last_h = NULL, *last_c = NULL; /* gathered piece by piece, so that many layers need no list */
     for (int64_t l = 0; l < o->num_layers && !td_failed(); l++) {
-        td_tensor *part[2], *hs[2], *cs[2];
+        td_tensor *part[2] = {NULL, NULL}, *hs[2] = {NULL, NULL}, *cs[2] = {NULL, NULL};
         if (l > 0 && o->dropout > 0 && td_training(self)) x = td_dropout(x, o->dropout);
         for (int d = 0; d < directions; d++) {
             int64_t place = l * directions + d;
