@@ -105,7 +105,7 @@ if [ $quick = 0 ]; then
   san=$top/build-sanitize
   step "build with sanitizers" scripts/build.sh "$san" -DTIDE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTIDE_ASSERT=ON
   export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
-  export LSAN_OPTIONS=suppressions=$top/tests/lsan.supp:print_suppressions=0
+  export LSAN_OPTIONS="suppressions='$top/tests/lsan.supp':print_suppressions=0"
   step "C tests, sanitized" c_tests "$san"
   TIDE_SANITIZED=1 step "specs, sanitized" specs "$san/bin/tide"
 fi
