@@ -217,7 +217,7 @@ bool td_profile_stop(const char *trace_path, void (*see)(void *arg, const td_pro
     double end = now();
     ctx->profile = NULL;
     bool ok = !trace_path || write_trace(p, trace_path, end);
-    qsort(p->row, p->n_row, sizeof *p->row, slowest_first);
+    if (p->n_row) qsort(p->row, p->n_row, sizeof *p->row, slowest_first);
     for (uint32_t i = 0; see && i < p->n_row; i++)
         if (p->row[i].calls) see(arg, &p->row[i]);
     if (total) *total = (td_profile_total){end - p->start, end - p->start - p->ops, p->lost};
