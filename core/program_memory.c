@@ -194,6 +194,8 @@ static bool find_lives(const tdi_program *p, lives *l)
 
 /* ---- placing ---- */
 
+enum { LARGE = 1 << 20 };
+
 /* Buffers on one device: passing slots (who = slot), then workspaces (who = n_slot + step). */
 static uint32_t list_buffers(const tdi_program *p, const lives *l, const td_device *dev, tdi_buffer *b, uint32_t *who)
 {
@@ -225,6 +227,8 @@ static bool place_on(tdi_program *p, const lives *l, td_device *dev)
     ok = ok && !tdi_failed();
     if (ok && n && p->n_arena == TDI_MAX_ARENAS)
         ok = td_fail("capture: more than %d devices in one function", TDI_MAX_ARENAS);
+    if (total > LARGE)
+        tdi_empty_cache(dev); /* what the recorded call took and freed: it will not be wanted beside this */
     td_storage *arena = ok && n ? tdi_storage_new(dev, total) : NULL;
     if (arena) p->arena[p->n_arena++] = arena;
     ok = ok && (!n || arena);
