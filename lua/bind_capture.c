@@ -286,11 +286,12 @@ static int m_reset(lua_State *L)
 {
     tdl_state *S = TDL_STATE(L);
     capture *c = check_capture(L, 1);
-    if (td_capture_recording()) tdl_error(L, "capture: reset while a captured function is being recorded");
     tdl_stay stay;
     tdl_enter(L, S, &stay);
-    td_capture_reset(c->c);
+    bool recording = td_capture_recording(); /* its context is current only inside the stay */
+    if (!recording) td_capture_reset(c->c);
     tdl_leave(S, &stay, true);
+    if (recording) tdl_error(L, "capture: reset while a captured function is being recorded");
     lua_settop(L, 1);
     return 1;
 }

@@ -571,6 +571,17 @@ describe("tide.capture", function()
     assert.matches("^capture: 5 calls, 2 replayed", tostring(f))
   end)
 
+  it("is not reset while it records", function()
+    local f
+    f = tide.capture(function(x)
+      f:reset()
+      return x
+    end)
+    local ok, message = pcall(f, tide.ones(1))
+    assert.is_false(ok)
+    assert.matches("capture_spec.lua:%d+: capture: reset while a captured function is being recorded", message)
+  end)
+
   describe("in check mode", function()
     it("runs the function each time, and is content where it does the same", function()
       local eager, data, list = losses(false), batches(5), {}
