@@ -29,6 +29,7 @@
     X(conv)          \
     X(pool)          \
     X(norm_last)     \
+    X(batch_norm)    \
     X(norm)          \
     X(softmax)       \
     X(loss)          \

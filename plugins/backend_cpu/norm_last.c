@@ -1,5 +1,5 @@
 /* norm_last.c - batch_norm, its gradient and batch_norm_infer for images whose channels are innermost, f32; the formulas are
- * those of norm.c. x is (rows, c), a row a pixel. Sums run in f32 over BLOCK rows, then in f64 over a chunk, then over the
+ * those of batch_norm.c. x is (rows, c), a row a pixel. Sums run in f32 over BLOCK rows, then in f64 over a chunk, then over the
  * chunks in order, of which there are as many for any number of threads. */
 #include "cpu.h"
 #include "vec.h"
