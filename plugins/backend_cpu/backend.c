@@ -36,6 +36,7 @@
     X(index)         \
     X(sort)          \
     X(recurrent)     \
+    X(recur_back)    \
     X(attention)     \
     X(move)
 

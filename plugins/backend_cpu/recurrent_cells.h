@@ -7,17 +7,25 @@
 
 #define CELL static inline __attribute__((unused))
 
+/** 1 / (1 + e^-x) to 2.4 ulp for x >= -87, and e^-87 below it, where vm_sigmoidf goes on to denormal numbers at twice the cost. */
+VM_INLINE float gate_sigmoid(float x)
+{
+    float c = x > 87.0f ? 87.0f : x; /* a NaN passes both */
+    c = c < -87.0f ? -87.0f : c;
+    return 1.0f / (1.0f + vm_exp_normal(-c));
+}
+
 /** a (4H): sums with x and h, to which bias is added, become i f g o. */
 CELL void lstm_cell(float *restrict a, const float *restrict bias, const float *restrict before, float *restrict cell,
                     float *restrict h, int64_t n)
 {
     /* in short loops: then the processor works on several vectors at once instead of waiting through one long chain */
 #pragma omp simd
-    for (int64_t j = 0; j < 2 * n; j++) a[j] = vm_sigmoidf(a[j] + bias[j]);
+    for (int64_t j = 0; j < 2 * n; j++) a[j] = gate_sigmoid(a[j] + bias[j]);
 #pragma omp simd
     for (int64_t j = 2 * n; j < 3 * n; j++) a[j] = vm_tanhf(a[j] + bias[j]);
 #pragma omp simd
-    for (int64_t j = 3 * n; j < 4 * n; j++) a[j] = vm_sigmoidf(a[j] + bias[j]);
+    for (int64_t j = 3 * n; j < 4 * n; j++) a[j] = gate_sigmoid(a[j] + bias[j]);
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         float c = a[n + j] * before[j] + a[j] * a[2 * n + j];
@@ -49,8 +57,8 @@ CELL void gru_cell(float *restrict a, const float *restrict s, const float *rest
 {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
-        float r = vm_sigmoidf(a[j] + bias_x[j] + s[j] + bias_h[j]);
-        float z = vm_sigmoidf(a[n + j] + bias_x[n + j] + s[n + j] + bias_h[n + j]);
+        float r = gate_sigmoid(a[j] + bias_x[j] + s[j] + bias_h[j]);
+        float z = gate_sigmoid(a[n + j] + bias_x[n + j] + s[n + j] + bias_h[n + j]);
         float q = s[2 * n + j] + bias_h[2 * n + j];
         float v = vm_tanhf(a[2 * n + j] + bias_x[2 * n + j] + r * q);
         a[j] = r;
