@@ -1,6 +1,6 @@
 /* random.c - the context's random stream: a key (the seed) and a counter. Ops advance it in dispatch, draws here. */
-#include "random.h"
 #include "trace.h"
+#include <tide/philox.h>
 
 /* Whether a captured call is being recorded, whose replays would not draw: then an error. */
 static bool recorded(const td_context *c, const char *what) { return c->trace && !tdi_trace_refuse(what); }
@@ -10,7 +10,7 @@ static void next_words(td_context *c, uint32_t w[4])
 {
     uint64_t key = c->random[0], offset = c->random[1]++;
     const uint32_t counter[4] = {(uint32_t)offset, (uint32_t)(offset >> 32), 0, 0};
-    tdi_philox(counter, (const uint32_t[2]){(uint32_t)key, (uint32_t)(key >> 32)}, w);
+    td_philox(counter, (const uint32_t[2]){(uint32_t)key, (uint32_t)(key >> 32)}, w);
 }
 
 void td_manual_seed(uint64_t seed)

@@ -3,24 +3,24 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <tide/philox.h>
 
-/* ---- random words: Philox4x32-10 (Salmon et al. 2011) of sample, step, try and epoch ---- */
+/* ---- random words of sample, step, try and epoch ---- */
 
 static void words(tdl_draw d, uint64_t sample, int step, int attempt, uint32_t out[4])
 {
-    uint32_t c0 = (uint32_t)sample, c1 = (uint32_t)(sample >> 32) << 16 | (uint32_t)(step << 8 | attempt);
-    uint32_t c2 = (uint32_t)d.epoch, c3 = (uint32_t)(d.epoch >> 32) | 0x80000000u; /* apart from the stream of ops */
-    uint32_t k0 = (uint32_t)d.seed, k1 = (uint32_t)(d.seed >> 32);
-    for (int round = 0; round < 10; round++) {
-        uint64_t a = (uint64_t)0xD2511F53u * c0, b = (uint64_t)0xCD9E8D57u * c2;
-        c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
-        c2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
-        c1 = (uint32_t)b;
-        c3 = (uint32_t)a;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
+    const uint32_t key[2] = {(uint32_t)d.seed, (uint32_t)(d.seed >> 32)},
+                   counter[4] = {(uint32_t)sample, (uint32_t)(sample >> 32) << 16 | (uint32_t)(step << 8 | attempt),
+                                 (uint32_t)d.epoch,
+                                 (uint32_t)(d.epoch >> 32) | 0x80000000u}; /* apart from the stream of ops */
+    td_philox(counter, key, out);
+}
+
+uint64_t tdl_sample_seed(tdl_draw d, uint64_t sample)
+{
+    uint32_t w[4];
+    words(d, sample, 0xff, 0, w); /* no chain has so many steps */
+    return (uint64_t)w[1] << 32 | w[0];
 }
 
 /* [0, 1) */

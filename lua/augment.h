@@ -42,6 +42,8 @@ typedef struct {
     uint64_t seed, epoch;
 } tdl_draw;
 
+/** A seed for a sample's random numbers outside the chain. */
+uint64_t tdl_sample_seed(tdl_draw, uint64_t sample);
 /** The extent of the result; room: elements that each of two scratch buffers needs. false: why says what does not fit. */
 bool tdl_chain_extent(const tdl_chain *, tdl_extent from, tdl_extent *to, size_t *room, char *why, size_t why_room);
 /** Runs the chain on the sample in a, with b as scratch, and writes the result to out. */

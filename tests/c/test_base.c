@@ -1,10 +1,10 @@
 /* test_base.c - the core's base objects: contexts, errors, scopes, random numbers. test_memory.c has the rest. */
 #include "check.h"
 #include "interrupt.h"
-#include "random.h"
 #include "tensor.h"
 #include "toy_device.h"
 #include <pthread.h>
+#include <tide/philox.h>
 
 static unsigned n_done;
 static void done(void *arg)
@@ -44,7 +44,7 @@ static void philox_vectors(void)
     };
     for (int i = 0; i < 3; i++) {
         uint32_t out[4];
-        tdi_philox(known[i].counter, known[i].key, out);
+        td_philox(known[i].counter, known[i].key, out);
         for (int k = 0; k < 4; k++) CHECK_INT(known[i].out[k], out[k]);
     }
 }

@@ -1,10 +1,14 @@
-/* random.h - Philox4x32-10 (Salmon, Moraes, Dror, Shaw, Parallel random numbers: as easy as 1, 2, 3, SC 2011). */
-#ifndef TIDE_RANDOM_H
-#define TIDE_RANDOM_H
+/* tide/philox.h - Philox4x32-10 (Salmon, Moraes, Dror, Shaw, Parallel random numbers: as easy as 1, 2, 3, SC 2011): random words that
+ * depend on a key and a counter alone, whoever asks. */
+#ifndef TIDE_PHILOX_H
+#define TIDE_PHILOX_H
 #include <stdint.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /** Four random words of a 128-bit counter and a 64-bit key, low words first. */
-static inline void tdi_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
+static inline void td_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 {
     uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = key[0], k1 = key[1];
     for (int round = 0; round < 10; round++) {
@@ -19,4 +23,7 @@ static inline void tdi_philox(const uint32_t counter[4], const uint32_t key[2], 
     out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
 }
 
+#ifdef __cplusplus
+}
+#endif
 #endif
