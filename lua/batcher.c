@@ -1,8 +1,7 @@
 /* batcher.c - see batcher.h. The script's thread makes a batch's tensors when its place in the ring falls free; a worker only fills
  * their memory: by memcpy, from u8 to f32 by a table, or through a chain of transforms. Workers know neither Lua nor a context, and
- * run on one thread each. Only the script's thread waits for batches, so one signal wakes it; a batch wakes one worker. */
+ * run on one thread each. */
 #include "batcher.h"
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,61 +51,35 @@ static void fill(const tdl_batcher *b, tdl_job *j, float **scratch)
     if (j->y) fill_rows(b, &b->y, false, j->yp, j);
 }
 
-static void *work(void *arg)
+static void run(void *owner, int slot, void **own)
 {
-    tdl_batcher *b = (tdl_batcher *)arg;
-    float *scratch = NULL;
-    pthread_mutex_lock(&b->lock);
-    for (;;) {
-        while (!b->stop && b->taken == b->submitted) pthread_cond_wait(&b->work, &b->lock);
-        if (b->stop) break;
-        tdl_job *j = &b->jobs[b->taken++ % b->ahead];
-        j->state = TDL_BUSY;
-        pthread_mutex_unlock(&b->lock);
-        fill(b, j, &scratch);
-        pthread_mutex_lock(&b->lock);
-        j->state = TDL_READY;
-        pthread_cond_signal(&b->done);
-    }
-    pthread_mutex_unlock(&b->lock);
-    free(scratch);
-    return NULL;
+    tdl_batcher *b = (tdl_batcher *)owner;
+    float *scratch = (float *)*own;
+    fill(b, &b->jobs[slot], &scratch);
+    *own = scratch;
 }
 
-bool tdl_batcher_start(tdl_batcher *b)
+static void end(void *owner, void *own)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* Ctrl-C is for the script's thread */
-    while (b->running < b->n_threads && !pthread_create(&b->thread[b->running], NULL, work, b)) b->running++;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return b->running > 0 || !b->n_threads;
+    (void)owner;
+    free(own);
 }
 
 /* ---- the script's side ---- */
 
-void tdl_batcher_submit(tdl_batcher *b, tdl_job j)
+void tdl_batcher_init(tdl_batcher *b, int ahead, int n_threads)
 {
-    j.state = TDL_WAITING;
-    pthread_mutex_lock(&b->lock);
-    b->jobs[b->submitted++ % b->ahead] = j;
-    pthread_cond_signal(&b->work);
-    pthread_mutex_unlock(&b->lock);
+    static const tdl_work work = {run, end};
+    tdl_ring_init(&b->ring, &work, b, ahead, n_threads);
 }
 
-tdl_job *tdl_batcher_wait(tdl_batcher *b)
+void tdl_batcher_submit(tdl_batcher *b, tdl_job j)
 {
-    tdl_job *j = &b->jobs[b->given % b->ahead];
-    if (b->n_threads) {
-        pthread_mutex_lock(&b->lock);
-        while (j->state != TDL_READY) pthread_cond_wait(&b->done, &b->lock);
-        pthread_mutex_unlock(&b->lock);
-    } else {
-        fill(b, j, &b->scratch);
-    }
-    b->given++;
-    return j;
+    b->jobs[tdl_ring_next(&b->ring)] = j;
+    tdl_ring_submit(&b->ring);
 }
+
+tdl_job *tdl_batcher_wait(tdl_batcher *b) { return &b->jobs[tdl_ring_wait(&b->ring, 0)]; }
 
 void tdl_job_drop(tdl_job *j)
 {
@@ -115,46 +88,21 @@ void tdl_job_drop(tdl_job *j)
     memset(j, 0, sizeof *j);
 }
 
-/* Takes back what no worker has begun, and waits for what one has. */
-static void cancel(tdl_batcher *b)
-{
-    pthread_mutex_lock(&b->lock);
-    b->taken = b->submitted;
-    for (int i = 0; i < b->ahead; i++)
-        while (b->jobs[i].state == TDL_BUSY) pthread_cond_wait(&b->done, &b->lock);
-    pthread_mutex_unlock(&b->lock);
-    for (int i = 0; i < b->ahead; i++) tdl_job_drop(&b->jobs[i]);
-}
-
 void tdl_batcher_give_up(tdl_batcher *b)
 {
-    cancel(b);
-    pthread_mutex_lock(&b->lock);
-    b->submitted = b->taken = b->given = b->batches = 0;
-    pthread_mutex_unlock(&b->lock);
+    tdl_ring_give_up(&b->ring, 0);
+    for (int i = 0; i < b->ring.ahead; i++) tdl_job_drop(&b->jobs[i]);
+    b->batches = 0;
 }
 
 void tdl_batcher_close(tdl_batcher *b)
 {
-    if (b->made) {
-        pthread_mutex_lock(&b->lock);
-        b->stop = true;
-        pthread_cond_broadcast(&b->work);
-        pthread_mutex_unlock(&b->lock);
-        for (int i = 0; i < b->running; i++) pthread_join(b->thread[i], NULL);
-        for (int i = 0; i < b->ahead; i++) tdl_job_drop(&b->jobs[i]);
-        pthread_mutex_destroy(&b->lock);
-        pthread_cond_destroy(&b->work);
-        pthread_cond_destroy(&b->done);
-        b->made = false;
-        b->running = 0;
-    }
+    tdl_ring_close(&b->ring);
+    for (int i = 0; b->jobs && i < b->ring.ahead; i++) tdl_job_drop(&b->jobs[i]);
     free(b->jobs);
     free(b->order);
-    free(b->scratch);
     b->jobs = NULL;
     b->order = NULL;
-    b->scratch = NULL;
     if (b->x.t) td_release(b->x.t);
     if (b->y.t) td_release(b->y.t);
     b->x.t = b->y.t = NULL;

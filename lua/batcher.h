@@ -2,12 +2,8 @@
 #ifndef TIDE_LUA_BATCHER_H
 #define TIDE_LUA_BATCHER_H
 #include "augment.h"
-#include <pthread.h>
+#include "ring.h"
 #include <tide/tide.h>
-
-enum { TDL_MAX_WORKERS = 16, TDL_MAX_AHEAD = 64 };
-
-typedef enum { TDL_FREE, TDL_WAITING, TDL_BUSY, TDL_READY } tdl_job_state;
 
 /** A batch: its tensors and their memory. */
 typedef struct {
@@ -15,7 +11,6 @@ typedef struct {
     char *xp, *yp;
     const char *error; /* what the worker could not do, or NULL */
     int64_t first, n;  /* places in the order                   */
-    tdl_job_state state;
 } tdl_job;
 
 /** Rows of one source tensor. */
@@ -34,21 +29,15 @@ typedef struct {
     tdl_extent from, to;    /* of a sample, before and after the chain                  */
     size_t room;            /* elements of each of a worker's two scratch buffers       */
     tdl_draw draw;
-    float *scratch; /* of the script's thread, where it fills batches itself            */
     float as_float[256];
     int64_t rows, batch, count, batches; /* count: rows of this epoch                   */
     int64_t *order;                      /* 0-based, or NULL                            */
-    int64_t submitted, taken, given;     /* batches, in order                           */
-    tdl_job *jobs;
-    int ahead, n_threads, running;
-    pthread_t thread[TDL_MAX_WORKERS];
-    pthread_mutex_t lock;
-    pthread_cond_t work, done;
-    bool made, stop;
+    tdl_job *jobs;                       /* as many as the ring has slots               */
+    tdl_ring ring;
 } tdl_batcher;
 
-/** Starts the workers that do not run yet; false where there is none and there should be one. */
-bool tdl_batcher_start(tdl_batcher *);
+/** Makes its ring. */
+void tdl_batcher_init(tdl_batcher *, int ahead, int n_threads);
 /** Hands a batch, whose memory is there, to the workers. */
 void tdl_batcher_submit(tdl_batcher *, tdl_job);
 /** Waits for the next batch, or fills it where there are no workers. */

@@ -22,7 +22,7 @@ static tdl_batcher *check_batcher(lua_State *L)
 {
     tdl_batcher *b = (tdl_batcher *)tdl_test(L, 1, &batcher_kind, sizeof(tdl_batcher));
     if (!b) tdl_error(L, "expected a batcher, got %s", tdl_what(L, 1));
-    if (!b->made) tdl_error(L, "the batcher is closed");
+    if (!b->ring.made) tdl_error(L, "the batcher is closed");
     return b;
 }
 
@@ -101,8 +101,7 @@ static int l_batcher(lua_State *L)
     b->chain = chain;
     b->jobs = (tdl_job *)calloc((size_t)ahead, sizeof *b->jobs);
     if (!b->jobs) tdl_error(L, "batcher: out of memory");
-    b->ahead = (int)ahead;
-    b->n_threads = (int)threads;
+    b->ring.ahead = (int)ahead; /* jobs, should anything fail before the ring is made */
     b->batch = batch;
     b->drop_last = drop_last;
     b->widen = widen;
@@ -117,10 +116,7 @@ static int l_batcher(lua_State *L)
     b->rows = ok ? td_dim(x, 0) : 0;
     if (!tdl_leave(S, &stay, ok)) return tdl_throw(L, S);
     if (b->widen) b->x.dt = TD_F32;
-    pthread_mutex_init(&b->lock, NULL);
-    pthread_cond_init(&b->work, NULL);
-    pthread_cond_init(&b->done, NULL);
-    b->made = true;
+    tdl_batcher_init(b, (int)ahead, (int)threads);
     return 1;
 }
 
@@ -139,8 +135,8 @@ static td_tensor *new_batch(const tdl_batcher *b, const tdl_source *s, int64_t n
 /* Inside a stay: hands the next batch to the workers, if there is one. */
 static bool submit(tdl_batcher *b)
 {
-    if (b->submitted == b->batches) return true;
-    tdl_job made = {.first = b->submitted * b->batch};
+    if (b->ring.submitted == b->batches) return true;
+    tdl_job made = {.first = b->ring.submitted * b->batch};
     made.n = b->count - made.first < b->batch ? b->count - made.first : b->batch;
     made.x = new_batch(b, &b->x, made.n, &made.xp);
     if (made.x && b->y.t) made.y = new_batch(b, &b->y, made.n, &made.yp);
@@ -194,13 +190,13 @@ static int m_start(lua_State *L)
     b->order = NULL;
     b->count = b->rows;
     b->draw = (tdl_draw){(uint64_t)lua_tointeger(L, 3), (uint64_t)lua_tointeger(L, 4)};
-    if (!b->running && !tdl_batcher_start(b)) tdl_error(L, "start: no worker thread can be started");
+    if (!tdl_ring_start(&b->ring)) tdl_error(L, "start: no worker thread can be started");
     order = lua_isnoneornil(L, 2) ? NULL : tdl_check_tensor(L, 2);
     tdl_stay stay;
     tdl_enter(L, S, &stay);
     bool ok = !order || take_order(b, order);
     if (ok) b->batches = b->drop_last ? b->count / b->batch : (b->count + b->batch - 1) / b->batch;
-    for (int i = 0; ok && i < b->ahead; i++) ok = submit(b);
+    for (int i = 0; ok && i < b->ring.ahead; i++) ok = submit(b);
     if (!tdl_leave(S, &stay, ok)) return tdl_throw(L, S);
     return 0;
 }
@@ -210,15 +206,15 @@ static int m_next(lua_State *L)
 {
     tdl_state *S = TDL_STATE(L);
     tdl_batcher *b = check_batcher(L);
-    if (b->given == b->submitted) {
-        if (b->given < b->batches) tdl_error(L, "next: the batcher has stopped at an error; start it again");
+    if (b->ring.given == b->ring.submitted) {
+        if (b->ring.given < b->batches) tdl_error(L, "next: the batcher has stopped at an error; start it again");
         lua_pushnil(L);
         return 1;
     }
     tdl_pay(L, S);
     tdl_slot *sx = tdl_new(L), *sy = tdl_new(L);
     b = check_batcher(L);
-    if (b->given == b->submitted) tdl_error(L, "next: the batcher was started again meanwhile");
+    if (b->ring.given == b->ring.submitted) tdl_error(L, "next: the batcher was started again meanwhile");
     tdl_job *j = tdl_batcher_wait(b);
     if (j->error) {
         const char *error = j->error;
