@@ -11,6 +11,7 @@ typedef struct tdi_trace tdi_trace; /* trace.h    */
 struct td_context {
     td_status err; /* TD_OK: none pending                                          */
     bool grad, anomaly;
+    bool deaf;          /* interruptions are for other contexts                         */
     bool decompose;     /* run decompose instead of kernels where an op has one         */
     td_device *device;  /* default; NULL until first asked for: then "cpu"              */
     uint64_t random[2]; /* Philox key, counter of the next four words                   */

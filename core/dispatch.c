@@ -323,10 +323,7 @@ bool tdi_run(tdi_op *op, td_tensor *const *in, uint32_t n_in, const void *attr, 
 {
     td_context *ctx = tdi_ctx();
     if (ctx->err) return false;
-    if (tdi_interrupt_pending()) {
-        td_interrupted();
-        return td_fail("interrupted");
-    }
+    if (tdi_interrupt_pending() && tdi_interrupt_take()) return false;
     tdi_profile *profile = ctx->profile;
     if (__builtin_expect(profile != NULL, 0)) tdi_profile_enter(profile, op, ctx->walks > 0);
     bool ok;

@@ -11,4 +11,7 @@ static inline bool tdi_interrupt_pending(void)
     return __builtin_expect(atomic_load_explicit(&tdi_interrupt_flag, memory_order_relaxed) != 0, 0);
 }
 
+/** Takes the interruption that waits and fails with it; false where another took it, or the context leaves it to others. */
+bool tdi_interrupt_take(void);
+
 #endif

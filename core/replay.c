@@ -142,10 +142,7 @@ bool tdi_program_run(tdi_program *p, td_tensor *const *args)
     p->random[0] = ctx->random[0];
     p->random[1] = ctx->random[1];
     for (uint32_t i = 0; i < p->n_call; i++) {
-        if (tdi_interrupt_pending()) {
-            td_interrupted();
-            return td_fail("interrupted");
-        }
+        if (tdi_interrupt_pending() && tdi_interrupt_take()) return false;
         if (!tdi_call_run(&p->call[i], ctx)) return false;
     }
     ctx->random[1] += t->advance;

@@ -300,6 +300,7 @@ void tdl_open_profile(lua_State *L, tdl_state *S);
 void tdl_open_gzip(lua_State *L, tdl_state *S);
 void tdl_open_batcher(lua_State *L, tdl_state *S);
 void tdl_open_augment(lua_State *L, tdl_state *S);
+void tdl_open_workers(lua_State *L, tdl_state *S);
 void tdl_open_conform(lua_State *L, tdl_state *S);
 void tdl_open_capture(lua_State *L, tdl_state *S);
 

@@ -207,6 +207,14 @@ static int l_augment(lua_State *L)
     return 1;
 }
 
+/* core.sample_seed(seed, epoch, place): an integer that any thread finds for a sample, whose place counts from 1 */
+static int l_sample_seed(lua_State *L)
+{
+    tdl_draw d = {(uint64_t)luaL_checkinteger(L, 1), (uint64_t)luaL_checkinteger(L, 2)};
+    lua_pushinteger(L, (lua_Integer)tdl_sample_seed(d, (uint64_t)(luaL_checkinteger(L, 3) - 1)));
+    return 1;
+}
+
 static int m_random(lua_State *L)
 {
     const tdl_chain *c = tdl_chain_at(L, 1);
@@ -218,7 +226,8 @@ void tdl_open_augment(lua_State *L, tdl_state *S)
 {
     static const luaL_Reg methods[] = {{"is_random", m_random}, {NULL, NULL}};
     static const luaL_Reg events[] = {{"__gc", chain_gc}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"chain", l_chain}, {"augment", l_augment}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"chain", l_chain}, {"augment", l_augment}, {"sample_seed", l_sample_seed}, {NULL, NULL}};
     luaL_newmetatable(L, META);
     tdl_register(L, S, events);
     lua_newtable(L);

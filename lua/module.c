@@ -46,7 +46,7 @@ int luaopen_tide_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         {"time", l_time}, {"isatty", l_isatty}, {"terminal_width", l_terminal_width}, {NULL, NULL}};
-    TD = td_host_get();
+    if (!TD) TD = td_host_get(); /* workers open it, too */
     luaL_checkstack(L, 20, NULL);
     tdl_state *S = tdl_state_find(L);
     if (!S) S = tdl_state_new(L);
@@ -69,6 +69,7 @@ int luaopen_tide_core(lua_State *L)
     tdl_open_profile(L, S);
     tdl_open_batcher(L, S);
     tdl_open_augment(L, S);
+    tdl_open_workers(L, S);
     tdl_open_conform(L, S);
     tdl_open_capture(L, S);
     lua_pushliteral(L, TD_VERSION);

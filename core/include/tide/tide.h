@@ -269,6 +269,8 @@ TD_API double td_random_uniform(void);
 TD_API void td_interrupt(void);
 /** Whether an interruption waits; clears it. */
 TD_API bool td_interrupted(void);
+/** Whether ops of the current context leave interruptions to those of other contexts: for one that a worker thread is in. */
+TD_API void td_interrupt_ignore(bool on);
 
 #ifdef __cplusplus
 }

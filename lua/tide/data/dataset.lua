@@ -164,12 +164,12 @@ function M.get(dataset, i)
   return table.unpack(sample, 1, sample.n)
 end
 
---- Several samples of any dataset: those of get() are stacked.
-function M.batch(dataset, indices)
-  if dataset.batch then return dataset:batch(indices) end
+--- A batch of samples, stacked: numbers become tensors, i64 for integers.
+---@param samples table[]   as table.pack gives them
+---@return tide.Tensor ...
+function M.collate(samples)
   local columns = {}
-  for _, i in ipairs(indices:totable()) do
-    local sample = table.pack(dataset:get(i))
+  for _, sample in ipairs(samples) do
     for k = 1, sample.n do
       local v = sample[k]
       if not core.is_tensor(v) then v = core.tensor(v, {dtype = math.type(v) == "integer" and "i64" or nil}) end
@@ -181,15 +181,37 @@ function M.batch(dataset, indices)
   return table.unpack(columns)
 end
 
---- The tensors behind a dataset and the places in them (nil: all), where it is made of tensors; else nil.
----@return tide.data.TensorDataset?, tide.Tensor?
-function M.tensors_behind(dataset)
-  local mt = getmetatable(dataset)
-  if mt == TensorDataset then return dataset, nil end
-  if mt ~= Subset then return nil end
-  local base, indices = M.tensors_behind(dataset.dataset)
-  if not base then return nil end
+--- Samples of a dataset by their places, each as table.pack gives it.
+---@param dataset any
+---@param indices tide.Tensor   (B) i64
+---@return table[]
+function M.samples(dataset, indices)
+  local samples = {}
+  for k, i in ipairs(indices:totable()) do samples[k] = table.pack(M.get(dataset, i)) end
+  return samples
+end
+
+--- Several samples of any dataset: those of get() are stacked.
+function M.batch(dataset, indices)
+  if dataset.batch then return dataset:batch(indices) end
+  return M.collate(M.samples(dataset, indices))
+end
+
+--- The dataset behind subsets, and the places in it (nil: all).
+---@return any, tide.Tensor?
+function M.behind(dataset)
+  if getmetatable(dataset) ~= Subset then return dataset, nil end
+  local base, indices = M.behind(dataset.dataset)
   return base, indices and indices:index_select(dataset.indices, 1) or dataset.indices
+end
+
+--- Whether a dataset is made of tensors that workers may read: on the CPU, and without a gradient.
+function M.plain_tensors(dataset)
+  if getmetatable(dataset) ~= TensorDataset then return false end
+  for _, t in ipairs(dataset.tensors) do
+    if t.device ~= "cpu" or t.requires_grad then return false end
+  end
+  return true
 end
 
 return M

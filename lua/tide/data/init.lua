@@ -40,6 +40,27 @@ function M.fashion_mnist(opts) return require "tide.data.fashion".fashion_mnist(
 ---@return tide.data.TensorDataset train, tide.data.TensorDataset test
 function M.mnist(opts) return require "tide.data.fashion".mnist(opts) end
 
+--- A dataset that a Lua module reads, on a loader's workers, each in a Lua state of its own. The module returns a table with size()
+--- and get(i), where samples count from 1, or a function that makes such a table of the options:
+---
+---     -- photos.lua
+---     local tide = require "tide"
+---     return function(options)
+---       local names = {}
+---       for name in io.lines(options.dir .. "/list.txt") do names[#names + 1] = name end
+---       return {
+---         size = function() return #names end,
+---         get = function(i) return tide.load(options.dir .. "/" .. names[i]).image, i end,
+---       }
+---     end
+---
+---     local photos = data.module("photos", {dir = "/data/photos"})
+---     for x, y in data.Loader(photos, {batch = 32, shuffle = true, workers = 4}):epoch() do … end
+---@param name string   as for require
+---@param options any   nil, booleans, numbers, strings, tensors and tables of them: they are copied to the workers
+---@return tide.data.ModuleDataset
+function M.module(name, options) return require "tide.data.module".module(name, options) end
+
 --- A file as text for networks that predict the next character: its bytes as classes 1, 2, …
 ---
 ---     local text = data.text "book.txt"

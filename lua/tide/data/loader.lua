@@ -1,6 +1,8 @@
 --- Loader: a dataset in batches, shuffled, prepared in the background, on a device.
 local core = require "tide.core"
 local datasets = require "tide.data.dataset"
+local modules = require "tide.data.module"
+local staff = require "tide.data.staff"
 local transforms = require "tide.data.transforms"
 local util = require "tide.util"
 
@@ -22,14 +24,37 @@ function Loader:__tostring()
   return ("Loader of %d batches of %d: %s"):format(#self, self.batch, tostring(self.dataset))
 end
 
-local defaults = {batch = 1, shuffle = false, drop_last = false, device = false, transform = false, prefetch = 2, workers = 1}
+local defaults = {
+  batch = 1, shuffle = false, drop_last = false, device = false, transform = false, collate = false, prefetch = 2, workers = 1,
+}
 
---- A transform as the loader runs it: a chain for the workers, or a function for the script's thread.
-local function take_transform(t)
-  if not t then return nil, nil end
+--- Sorts a transform by what runs it: `module`, by a module on the workers; `chain`, in C on the workers; `transform`, a function on the
+--- script's thread.
+local function take_transform(o)
+  local t = o.transform
+  o.transform = nil
+  if not t then return end
   local mt = getmetatable(t)
-  if type(t) == "function" or type(t) == "table" and mt and mt.__call and mt ~= transforms.Transform then return nil, t end
-  return transforms.chain("Loader", t), nil
+  if type(t) == "string" then
+    modules.expect("Loader", "transform", t)
+    o.module = t
+  elseif type(t) == "function" or type(t) == "table" and mt and mt.__call and mt ~= transforms.Transform then
+    o.transform = t
+  else
+    o.chain, o.steps = transforms.chain("Loader", t)
+  end
+end
+
+local function take_collate(o)
+  if type(o.collate) == "string" then
+    modules.expect("Loader", "collate", o.collate)
+  elseif o.collate then
+    util.expect(type(o.collate) == "function", "Loader", "collate", "the name of a module, or a function", o.collate)
+    if o.module then
+      util.fail("Loader: collate: expected the name of a module, as transform is one, got a function, which only this thread can call")
+    end
+  end
+  o.collate = o.collate or nil
 end
 
 --- Batches of a dataset:
@@ -37,18 +62,23 @@ end
 ---     local loader = data.Loader(train, {batch = 64, shuffle = true, device = "cuda"})
 ---     for x, y in loader:epoch() do … end
 ---
---- A transform is one of data.transforms, or a list of them: they are in C, and prepare x sample by sample. A function
---- transform(x, y) → x, y gets whole batches, on the script's thread.
+--- A transform is one of data.transforms, or a list of them: they are in C, and prepare x sample by sample. Or the name of a Lua
+--- module, which is run by worker threads, each in a Lua state of its own: transform = "augment" finds augment.lua on package.path,
+--- which returns a function (x, y) → x, y of one sample, or a table with such a function `transform`. Nothing of the script is seen
+--- there: no globals, no upvalues. Or a function transform(x, y) → x, y: a closure gets whole batches, on the script's thread.
+--- `collate` makes a batch of a list of samples, each a list of what the transform returned; it is named or given likewise.
 ---
 ---     local T = data.transforms
 ---     local loader = data.Loader(train, {batch = 128, shuffle = true, workers = 2, transform = {
 ---       T.RandomCrop(32, {padding = 4}), T.RandomHorizontalFlip(), T.Normalize({0.49, 0.48, 0.45}, {0.25, 0.24, 0.26})}})
 ---
---- Datasets made of tensors are gathered and transformed by background threads; others on the script's thread. Batches are
---- the same with any number of workers: what is random in them depends on the seed, the epoch and the sample.
+--- Datasets made of tensors, and those of data.module, are read and transformed by background threads; others on the script's
+--- thread. Batches are the same with any number of workers: what is random in them depends on the seed, the epoch and the sample. In a
+--- module, tide's random numbers and math.random are seeded so before each sample.
 ---@param dataset any
 ---@param opts table?   batch = 1, shuffle = false, drop_last = false (a last batch that is smaller), device = "cpu",
----                     transform, workers = 1 (background threads; 0: none), prefetch = 2 (batches ahead; 0: none)
+---                     transform, collate, workers = 1 (background threads; 0: none), prefetch = 2 (batches ahead, at least one
+---                     for each worker that runs modules; 0: none)
 ---@return tide.data.Loader
 function M.Loader(dataset, opts)
   datasets.expect_dataset("Loader", dataset)
@@ -59,7 +89,8 @@ function M.Loader(dataset, opts)
   util.expect(o.workers <= 16, "Loader", "workers", "at most 16", o.workers)
   util.expect(o.prefetch <= 64, "Loader", "prefetch", "at most 64", o.prefetch)
   util.expect(not o.device or type(o.device) == "string", "Loader", "device", "the name of a device", o.device)
-  o.chain, o.transform = take_transform(o.transform)
+  take_transform(o)
+  take_collate(o)
   o.dataset = dataset
   o.epochs, o.batches, o.wait, o.elapsed = 0, 0, 0.0, 0.0
   return setmetatable(o, Loader)
@@ -81,7 +112,7 @@ end
 
 --- What the random choices of this epoch depend on: the seed, and the place of its stream, which moves on by one.
 local function draw_of(self)
-  if not self.chain or not self.chain:is_random() then return 0, 0 end
+  if not staff.wanted(self) and not (self.chain and self.chain:is_random()) then return 0, 0 end
   local state = core.random_state()
   core.random()
   return state[1], state[2]
@@ -90,11 +121,8 @@ end
 --- A function that gives the batches of one epoch, prepared by threads; nil where the dataset is not made of tensors. And one that
 --- gives up what is left of the epoch.
 local function gathered(self, order, seed, place)
-  local base, indices = datasets.tensors_behind(self.dataset)
-  if not base or #base.tensors > 2 or #base == 0 then return nil end
-  for _, t in ipairs(base.tensors) do
-    if t.device ~= "cpu" or t.requires_grad then return nil end
-  end
+  local base, indices = datasets.behind(self.dataset)
+  if self.collate or not datasets.plain_tensors(base) or #base.tensors > 2 or #base == 0 then return nil end
   local x, y = base.tensors[1], base.tensors[2]
   local batcher = self.idle
   self.idle = nil                                        -- an epoch inside an epoch makes one of its own
@@ -134,6 +162,7 @@ local function by_hand(self, order, seed, place)
     if count < 1 or self.drop_last and count < self.batch then return nil end
     local indices = order:narrow(1, from, count)
     from = from + count
+    if self.collate then return augmented(self, indices, seed, place, self.collate(datasets.samples(self.dataset, indices))) end
     return augmented(self, indices, seed, place, datasets.batch(self.dataset, indices))
   end
 end
@@ -178,7 +207,7 @@ function Loader:epoch(opts)
   local epoch = setmetatable({last = core.time()}, Epoch)
   local seed, place = draw_of(self)
   local order = order_of(self)
-  local next_batch, leave = gathered(self, order, seed, place)
+  local next_batch, leave = (staff.wanted(self) and staff.epoch or gathered)(self, order, seed, place)
   next_batch = next_batch or by_hand(self, order, seed, place)
   epoch.leave = leave
   epoch.bar = o.progress and require "tide.progress".bar(o.progress, #self, {show = o.show or nil}) or nil

@@ -154,13 +154,13 @@ function M.Compose(list)
   return setmetatable({steps = steps}, Transform)
 end
 
---- A transform or a list of them as the core's chain.
+--- A transform or a list of them as the core's chain, and its steps.
 function M.chain(who, t)
   if getmetatable(t) ~= Transform then
     util.expect(type(t) == "table", who, "transform", "a transform, a list of them, or a function", t)
     t = M.Compose(t)
   end
-  return core.chain(t.steps)
+  return core.chain(t.steps), t.steps
 end
 
 return M
