@@ -1,17 +1,16 @@
 --- Teach an LSTM to write like a text, character by character (as Karpathy 2015, "The unreasonable effectiveness of recurrent neural
 --- networks").    usage: tide scripts/char_lstm.lua [--text FILE] [--cell GRU] [--steps 1000] …   (--help)
+local here = arg[0]:match "^(.*)/[^/]*$" or "."
+package.path = here .. "/parts/?.lua;" .. package.path
 local tide = require "tide"
-local nn, optim, data = tide.nn, tide.optim, tide.data
+local writer = require "writer"
+local nn, optim = tide.nn, tide.optim
 
 local opt = tide.options {
   text = "/usr/share/common-licenses/GPL-3", cell = "LSTM", hidden = 128, layers = 1, dropout = 0.0, window = 64, batch = 32,
   lr = 2e-3, steps = 600, prompt = "The ", length = 400, temperature = 0.8, seed = 1, threads = 0, device = "cpu", save = "",
 }
-tide.manual_seed(opt.seed)
-if opt.threads > 0 then tide.set_num_threads(opt.threads) end
-
-local text = data.text(opt.text)
-print(("%s: %d characters, %d different ones"):format(opt.text, #text, #text.vocabulary))
+local text = writer.begin(opt)
 
 local Writer = nn.Module:extend "Writer"
 
@@ -28,32 +27,12 @@ function Writer:forward(x, ...)
 end
 
 local net = Writer(#text.vocabulary):to(opt.device)
-local criterion = nn.CrossEntropyLoss()
-local adam = optim.Adam(net:parameters(), {lr = opt.lr})
-
-local start, mean = tide.time(), tide.metrics.Mean()
-for step = 1, opt.steps do
-  local x, y = text:batch(opt.batch, opt.window)
-  local scores = net(x:to(opt.device))
-  local loss = criterion(scores:reshape {-1, #text.vocabulary}, y:to(opt.device):reshape {-1})
-  adam:zero_grad()
-  loss:backward()
-  nn.utils.clip_grad_norm_(net:parameters(), 5)
-  adam:step()
-  mean:add(loss)
-  if step % 100 == 0 or step == opt.steps then
-    local rate = step * opt.batch * opt.window / (tide.time() - start)
-    print(("step %5d  loss %.4f  %.0f characters a second"):format(step, mean:value(), rate))
-    mean = tide.metrics.Mean()
-  end
-end
+writer.train(net, text, opt, {optimizer = optim.Adam(net:parameters(), {lr = opt.lr}), length = opt.window, clip = 5, every = 100})
 
 --- Goes on from a prompt: what the network has seen is in its states, so each step takes one character.
 local function write(prompt, length)
-  local ids = text:encode(prompt)
-  if #ids == 0 then ids = text.ids:narrow(1, 1, 1) end
-  local out, states = {text:decode(ids)}, {}
-  local x = ids:unsqueeze(1):to(opt.device)
+  local x = writer.prompt(text, prompt):to(opt.device)
+  local out, states = {text:decode(x:to "cpu")}, {}
   for _ = 1, length do
     local results = {net(x, table.unpack(states))}
     states = {table.unpack(results, 2)}
@@ -64,7 +43,4 @@ local function write(prompt, length)
   return table.concat(out)
 end
 
-net:eval()
-print "----"
-print(tide.no_grad(function() return write(opt.prompt, opt.length) end))
-if opt.save ~= "" then tide.save(net, opt.save) end
+writer.finish(net, opt, function() return write(opt.prompt, opt.length) end)

@@ -1,17 +1,16 @@
 --- Teach a small transformer to write like a text, character by character (Radford et al. 2019: norms in front, GELU, learned places).
 --- usage: tide scripts/gpt.lua [--text FILE] [--layers 4] [--width 128] [--steps 500] …   (--help)
+local here = arg[0]:match "^(.*)/[^/]*$" or "."
+package.path = here .. "/parts/?.lua;" .. package.path
 local tide = require "tide"
-local nn, optim, data = tide.nn, tide.optim, tide.data
+local writer = require "writer"
+local nn, optim = tide.nn, tide.optim
 
 local opt = tide.options {
   text = "/usr/share/common-licenses/GPL-3", layers = 4, width = 128, heads = 4, context = 128, dropout = 0.0, batch = 16,
   lr = 1e-3, steps = 300, prompt = "The ", length = 400, temperature = 0.8, seed = 1, threads = 0, device = "cpu", save = "",
 }
-tide.manual_seed(opt.seed)
-if opt.threads > 0 then tide.set_num_threads(opt.threads) end
-
-local text = data.text(opt.text)
-print(("%s: %d characters, %d different ones"):format(opt.text, #text, #text.vocabulary))
+local text = writer.begin(opt)
 
 local Block = nn.Module:extend "Block"
 
@@ -47,33 +46,13 @@ end
 
 local net = GPT(#text.vocabulary):to(opt.device)
 print(("%d parameters"):format(net:num_parameters()))
-local criterion = nn.CrossEntropyLoss()
 local adam = optim.AdamW(net:parameters(), {lr = opt.lr, weight_decay = 0.1})
 local lr = optim.schedule.cosine(opt.lr, opt.lr / 10, math.max(opt.steps, 1))
-
-local start, mean = tide.time(), tide.metrics.Mean()
-for step = 1, opt.steps do
-  local x, y = text:batch(opt.batch, opt.context)
-  local scores = net(x:to(opt.device))
-  local loss = criterion(scores:reshape {-1, #text.vocabulary}, y:to(opt.device):reshape {-1})
-  adam.lr = lr(step)
-  adam:zero_grad()
-  loss:backward()
-  nn.utils.clip_grad_norm_(net:parameters(), 1)
-  adam:step()
-  mean:add(loss)
-  if step % 50 == 0 or step == opt.steps then
-    local rate = step * opt.batch * opt.context / (tide.time() - start)
-    print(("step %5d  loss %.4f  %.0f characters a second"):format(step, mean:value(), rate))
-    mean = tide.metrics.Mean()
-  end
-end
+writer.train(net, text, opt, {optimizer = adam, length = opt.context, clip = 1, every = 50, before = function(step) adam.lr = lr(step) end})
 
 --- Goes on from a prompt, of which the network sees the last `context` characters.
 local function write(prompt, length)
-  local ids = text:encode(prompt)
-  if #ids == 0 then ids = text.ids:narrow(1, 1, 1) end
-  ids = ids:unsqueeze(1)
+  local ids = writer.prompt(text, prompt)
   for _ = 1, length do
     local n = math.min(ids:size(2), opt.context)
     local scores = net(ids:narrow(2, ids:size(2) - n + 1, n):to(opt.device))
@@ -83,7 +62,4 @@ local function write(prompt, length)
   return text:decode(ids)
 end
 
-net:eval()
-print "----"
-print(tide.no_grad(function() return write(opt.prompt, opt.length) end))
-if opt.save ~= "" then tide.save(net, opt.save) end
+writer.finish(net, opt, function() return write(opt.prompt, opt.length) end)

@@ -64,6 +64,7 @@ c_tests() { # build directory: every C test and a short run of every fuzzer
 examples() { # the scripts of a first visit run as they stand
   "$build/bin/tide" scripts/xor.lua && "$build/bin/tide" scripts/dynamic.lua && "$build/bin/tide" scripts/twenty_lines.lua &&
     "$build/bin/tide" scripts/train_fashion.lua --limit 2000 --epochs 1 &&
+    "$build/bin/tide" scripts/workers.lua --n 1000 --epochs 1 &&
     "$build/bin/tide" scripts/char_lstm.lua --text README.md --steps 60 --length 100 &&
     "$build/bin/tide" scripts/gpt.lua --text README.md --steps 20 --layers 2 --length 100
 }
