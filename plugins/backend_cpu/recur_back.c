@@ -4,8 +4,8 @@
 #include "gemm.h"
 #include "recurrent.h"
 
-/** A gradient. da: lines `saved` wide of gradients of the sums, in the order of x; da_h: (N, 3H) of gru, of the step at
- *  hand; states: every state before a step, (T N, H). dh, dc: running, they end as gradients of h0 and c0. */
+/** A gradient. da: lines `saved` wide of gradients of the sums, da_h: (N, 3H) of gru, of the step at hand; states:
+ *  every state before a step, (T N, H); lines of both in the order of what was saved. dh, dc: running, they end as gradients of h0 and c0. */
 typedef struct {
     net s;
     const float *h0, *c0, *w_hh, *y, *gates, *cells, *packed, *packed_x, *zeros;
@@ -13,34 +13,37 @@ typedef struct {
     float *da, *da_h, *states, *dh, *dc, *gx; /* gx: NULL where it is not wanted, or made at the end */
 } backward;
 
+/** Whether what was saved lies in the order of x. */
+static bool same_order(const net *s) { return s->gt == s->rt; }
+
 static size_t backward_ws(const net *s)
 {
     int64_t lines = s->t * s->n, floats = aligned(s->h) + aligned(lines * s->saved) + aligned(lines * s->h);
     if (s->kind == GRU) floats += aligned(s->n * s->wide);
     if (s->packed) floats += tg_packed(s->wide, s->h);
     if (s->packed_x) floats += tg_packed(s->wide, s->i);
-    floats += repeats_room(lines, s->i, s->most) + s->most * s->saved;
+    int64_t room = repeats_room(lines, s->i, s->most) + s->most * s->saved, ordered = same_order(s) ? 0 : lines * s->i;
+    floats += room > ordered ? room : ordered;
     return (size_t)floats * sizeof(float);
 }
 
 static void back_cells(const backward *b, int64_t step, int64_t from, int64_t to)
 {
     const net *s = &b->s;
-    const int64_t h = s->h;
-    int64_t t = s->reverse ? s->t - 1 - step : step;
+    const int64_t h = s->h, t = time_of(s, step);
     for (int64_t r = from; r < to; r++) {
-        int64_t line = line_of(s, step, r), last = step ? line_of(s, step - 1, r) : 0;
-        const float *state = step ? b->y + last * h : b->h0 ? b->h0 + r * h : b->zeros;
+        int64_t line = saved_line(s, step, r);
+        const float *state = step ? b->y + line_of(s, step - 1, r) * h : b->h0 ? b->h0 + r * h : b->zeros;
         const float *gy = b->gy ? (const float *)b->gy->p + t * b->gy->stride[0] + r * b->gy->stride[1] : b->zeros;
         float *da = b->da + line * s->saved, *dh = b->dh + r * h;
         memcpy(b->states + line * h, state, (size_t)h * sizeof *state);
         if (s->kind == LSTM) {
-            const float *cell = step ? b->cells + last * h : b->c0 ? b->c0 + r * h : b->zeros;
+            const float *cell = step ? b->cells + saved_line(s, step - 1, r) * h : b->c0 ? b->c0 + r * h : b->zeros;
             lstm_cell_back(da, b->dc + r * h, dh, gy, b->gates + line * s->saved, b->cells + line * h, cell, h);
         } else if (s->kind == GRU) {
             gru_cell_back(da, b->da_h + r * s->wide, dh, gy, b->gates + line * s->saved, state, h);
         } else {
-            rnn_cell_back(da, dh, gy, b->y + line * h, s->relu, h);
+            rnn_cell_back(da, dh, gy, b->y + line_of(s, step, r) * h, s->relu, h);
         }
     }
 }
@@ -50,8 +53,8 @@ static bool back_recur(const backward *b, int64_t step, int64_t from, int64_t to
 {
     const net *s = &b->s;
     bool gru = s->kind == GRU;
-    const float *a = gru ? b->da_h + from * s->wide : b->da + line_of(s, step, from) * s->saved;
-    int64_t apart = gru ? s->wide : s->rn * s->saved;
+    const float *a = gru ? b->da_h + from * s->wide : b->da + saved_line(s, step, from) * s->saved;
+    int64_t apart = gru ? s->wide : s->gn * s->saved;
     float *c = b->dh + from * s->h;
     if (s->packed) {
         tg_gemm(to - from, s->h, s->wide, a, apart, 1, b->packed, c, s->h, gru);
@@ -69,12 +72,11 @@ static bool backward_steps(const backward *b)
         for (int p = 0; p < threads; p++) {
             int64_t from = s->n * p / threads, to = s->n * (p + 1) / threads;
             for (int64_t step = s->t - 1; step >= 0; step--) {
-                int64_t line = line_of(s, step, from);
                 back_cells(b, step, from, to);
                 back_recur(b, step, from, to);
                 if (b->gx)
-                    tg_gemm(to - from, s->i, s->wide, b->da + line * s->saved, s->rn * s->saved, 1, b->packed_x,
-                            b->gx + line * s->i, s->rn * s->i, false);
+                    tg_gemm(to - from, s->i, s->wide, b->da + saved_line(s, step, from) * s->saved, s->gn * s->saved, 1,
+                            b->packed_x, b->gx + line_of(s, step, from) * s->i, s->rn * s->i, false);
             }
         }
         return true;
@@ -117,12 +119,23 @@ static void sums_of_repeats(const backward *b, const repeats *r, float *sums)
     for (int p = 0; p < threads; p++) {
         int64_t from = width * p / threads, to = width * (p + 1) / threads;
         for (int64_t l = 0; l < lines; l++) {
-            float *restrict sum = sums + r->of[l] * width;
-            const float *restrict da = b->da + l * width;
+            int64_t t = l / s->n, n = l % s->n;
+            float *restrict sum = sums + r->of[t * s->rt + n * s->rn] * width;
+            const float *restrict da = b->da + (t * s->gt + n * s->gn) * width;
 #pragma omp simd
             for (int64_t j = from; j < to; j++) sum[j] += da[j];
         }
     }
+}
+
+/** x in the order of what was saved. */
+static void order_lines(const net *s, const float *x, float *to)
+{
+#pragma omp parallel for if (s->t * s->n * s->i > TD_PAR_MIN)
+    for (int64_t t = 0; t < s->t; t++)
+        for (int64_t n = 0; n < s->n; n++)
+            memcpy(to + (t * s->gt + n * s->gn) * s->i, x + (t * s->rt + n * s->rn) * s->ldx,
+                   (size_t)s->i * sizeof *to);
 }
 
 /** Gradients of a weight and of biases: of so many lines of sums da, those of what the weight was multiplied with. */
@@ -165,12 +178,6 @@ static bool weight_gradients(const backward *b, const over *x, float *gw_ih, flo
     return ISA(cpu_products)(two, 2) && (s->kind != GRU || ISA(cpu_products)(&third, 1));
 }
 
-static void start(float *to, const td_view *from, int64_t n)
-{
-    if (from) memcpy(to, from->p, (size_t)n * sizeof *to);
-    else memset(to, 0, (size_t)n * sizeof *to);
-}
-
 /** Places: of w_ih in the inputs, of gx gh0 … in the outputs (gc0 only of lstm). */
 static bool run_backward(const td_kargs *a, backward *b, const td_view *gh, const td_view *gc, int w_at, bool need_x)
 {
@@ -190,8 +197,8 @@ static bool run_backward(const td_kargs *a, backward *b, const td_view *gh, cons
     b->h0 = data(a->in[1]);
     b->dh = a->out[1]->p;
     memset(zeros, 0, (size_t)h * sizeof *zeros);
-    start(b->dh, gh, s->n * h);
-    if (s->kind == LSTM) start(b->dc = a->out[2]->p, gc, s->n * h);
+    start(b->dh, data(gh), s->n * h);
+    if (s->kind == LSTM) start(b->dc = a->out[2]->p, data(gc), s->n * h);
     if (s->packed) tg_pack(packed, b->w_hh, s->wide, h, h, 1);
     if (need_x && s->packed_x) {
         tg_pack(packed_x, a->in[w_at]->p, s->wide, s->i, s->i, 1);
@@ -210,6 +217,10 @@ static bool run_backward(const td_kargs *a, backward *b, const td_view *gh, cons
         float *sums = room + repeats_room(lines, s->i, s->most);
         sums_of_repeats(b, &r, sums);
         x = (over){sums, r.lines, r.n, s->i};
+    } else if (!same_order(s)) {
+        order_lines(s, x.rows, room);
+        x.rows = room;
+        x.ld = s->i;
     }
     column_sums(gb, x.da, x.lines, s->saved, s->wide);
     if (s->kind == GRU) { /* r and z are alike for both weights */
@@ -248,18 +259,20 @@ static net backward_net(const td_kargs *a, const places *p)
     return read_net(p->kind, a->in[0], a->in[p->w + 1], p->reverse, p->relu);
 }
 
-/* Lines of x equally far apart, what was saved in their order; gy with its last axis dense; the rest dense. */
+/* Lines of x equally far apart, y and what was saved in lines of their order; gy with its last axis dense; the rest dense. */
 static bool takes(kind k, const td_kargs *a)
 {
     places p = places_of(k, a);
     net s = {0};
     if (!read_lines(a->in[0], &s)) return false;
-    s.t = a->in[0]->dim[0], s.n = a->in[0]->dim[1];
+    s = backward_net(a, &p);
     for (int i = 1; i < (int)a->n_in; i++) {
         const td_view *v = a->in[i];
         if (!v) continue;
-        bool in_lines = i == p.y || i == p.gates || i == p.cells;
-        bool fits = in_lines ? lines_alike(&s, v) : i == p.gy ? v->stride[2] == 1 || v->dim[2] == 1 : td_view_dense(v);
+        bool fits = i == p.y                       ? lie_in_lines(v, s.rt, s.rn)
+                    : i == p.gates || i == p.cells ? lie_in_lines(v, s.gt, s.gn)
+                    : i == p.gy                    ? v->stride[2] == 1 || v->dim[2] == 1
+                                                   : td_view_dense(v);
         if (!fits) return false;
     }
     return true;
@@ -278,7 +291,7 @@ static bool back_layout(kind k, const td_kargs *a, td_view *const *out)
 {
     places p = places_of(k, a);
     net s = backward_net(a, &p);
-    if (p.need_x) lines_like(&s, out[0]);
+    if (p.need_x) lay_lines(out[0], s.rt, s.rn);
     return true;
 }
 

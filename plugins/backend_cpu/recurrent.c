@@ -6,76 +6,80 @@
 #include "gemm.h"
 #include "recurrent.h"
 
-/** A forward run. lines: where the product with x goes and the gates stay, `saved` wide (rnn: y itself). table: the
- *  product of each different line of x, where lines repeat; `of` says which a line is. */
+/** A forward run. h, c: the states, which end as the last ones. sums: (N, G H), what becomes of them is in lines; where a
+ *  step is one product of BLAS, they are made in lines. sums_h: (N, 3H) of gru. table: the product of each different line of
+ *  x, where lines repeat; `of` says which a line is. */
 typedef struct {
     net s;
-    const float *x, *h0, *c0, *w_hh, *packed, *packed_x, *zeros, *bias_x, *bias_h, *table;
+    const float *x, *h0, *w_hh, *packed, *packed_x, *bias_x, *bias_h, *table;
     const int32_t *of;
-    float *lines, *cells, *y, *sums; /* sums: (N, 3H) of gru */
+    float *lines, *cells, *y, *h, *c, *sums, *sums_h;
 } forward;
 
 static size_t forward_ws(const net *s)
 {
-    int64_t floats = 2 * aligned(s->wide) + aligned(s->h) + (s->kind == GRU ? aligned(s->n * s->wide) : 0);
-    if (s->packed) floats += tg_packed(s->h, s->wide);
+    int64_t floats = 2 * aligned(s->wide) + (s->kind == GRU ? aligned(s->n * s->wide) : 0);
+    if (s->packed) floats += aligned(s->n * s->wide) + tg_packed(s->h, s->wide);
     if (s->packed_x) floats += tg_packed(s->i, s->wide);
     floats += repeats_room(s->t * s->n, s->i, s->most) + s->most * s->wide;
     return (size_t)floats * sizeof(float);
 }
 
-/** Products with x that stand in the table, to where they belong. */
-static void from_table(const forward *f, int64_t step, int64_t from, int64_t to)
+/** Where the sums of a step begin, and how far apart rows are. */
+static float *sums_of(const forward *f, int64_t step, int64_t row, int64_t *apart)
 {
     const net *s = &f->s;
-    for (int64_t r = from; r < to; r++) {
-        int64_t line = line_of(s, step, r);
-        memcpy(f->lines + line * s->saved, f->table + f->of[line] * s->wide, (size_t)s->wide * sizeof *f->lines);
-    }
+    *apart = s->packed ? s->wide : s->gn * s->saved;
+    return s->packed ? f->sums + row * s->wide : f->lines + saved_line(s, step, row) * s->saved;
 }
 
-/** States of a row before a step: with it how far apart rows are. */
-static const float *before(const forward *f, int64_t step, const float *first, const float *all, int64_t *apart)
+/** Products with x that are made already, to where the sums are. */
+static void gather(const forward *f, int64_t step, int64_t from, int64_t to)
 {
-    *apart = step ? f->s.rn * f->s.h : f->s.h;
-    return step ? all + line_of(&f->s, step - 1, 0) * f->s.h : first;
+    const net *s = &f->s;
+    int64_t apart;
+    float *sums = sums_of(f, step, from, &apart);
+    for (int64_t r = from; r < to; r++, sums += apart) {
+        const float *made =
+            f->table ? f->table + f->of[line_of(s, step, r)] * s->wide : f->lines + saved_line(s, step, r) * s->saved;
+        if (made != sums) memcpy(sums, made, (size_t)s->wide * sizeof *sums);
+    }
 }
 
 /** The part of the sums that comes from the states before: rows from .. to of a step. false after an error. */
 static bool recur(const forward *f, int64_t step, int64_t from, int64_t to)
 {
     const net *s = &f->s;
-    int64_t apart, line = line_of(s, step, from), lines_apart = s->rn * s->saved;
-    const float *h = before(f, step, f->h0, f->y, &apart);
-    bool gru = s->kind == GRU;
-    float *c = gru ? f->sums + from * s->wide : f->lines + line * s->saved;
-    int64_t crs = gru ? s->wide : lines_apart;
-    if (!h) {
+    const bool gru = s->kind == GRU;
+    int64_t apart;
+    float *c = sums_of(f, step, from, &apart);
+    if (gru) c = f->sums_h + from * s->wide, apart = s->wide;
+    const float *h = f->h + from * s->h;
+    if (step == 0 && !f->h0) {
         if (gru) memset(c, 0, (size_t)((to - from) * s->wide) * sizeof *c);
         return true;
     }
-    h += from * apart;
     if (s->packed) {
-        tg_gemm(to - from, s->wide, s->h, h, apart, 1, f->packed, c, crs, !gru);
+        tg_gemm(to - from, s->wide, s->h, h, s->h, 1, f->packed, c, apart, !gru);
         return true;
     }
-    return cpu_gemm(TD_F32, false, true, to - from, s->wide, s->h, 1, h, apart, f->w_hh, s->h, gru ? 0 : 1, c, crs);
+    return cpu_gemm(TD_F32, false, true, to - from, s->wide, s->h, 1, h, s->h, f->w_hh, s->h, gru ? 0 : 1, c, apart);
 }
 
 static void cells_of_rows(const forward *f, int64_t step, int64_t from, int64_t to)
 {
     const net *s = &f->s;
-    int64_t h_apart, c_apart;
-    const float *h = before(f, step, f->h0, f->y, &h_apart), *c = before(f, step, f->c0, f->cells, &c_apart);
-    for (int64_t r = from; r < to; r++) {
-        int64_t line = line_of(s, step, r);
-        float *a = f->lines + line * s->saved, *y = f->y + line * s->h;
-        const float *h_r = h ? h + r * h_apart : f->zeros, *c_r = c ? c + r * c_apart : f->zeros;
+    int64_t apart;
+    float *sums = sums_of(f, step, from, &apart);
+    for (int64_t r = from; r < to; r++, sums += apart) {
+        const int64_t line = saved_line(s, step, r);
+        float *h = f->h + r * s->h, *gates = f->lines + line * s->saved;
         switch (s->kind) {
-        case LSTM: lstm_cell(a, f->bias_x, c_r, f->cells + line * s->h, y, s->h); break;
-        case GRU: gru_cell(a, f->sums + r * s->wide, f->bias_x, f->bias_h, h_r, y, s->h); break;
-        case RNN: rnn_cell(y, f->bias_x, s->relu, s->h); break;
+        case LSTM: lstm_cell(gates, sums, f->bias_x, f->c + r * s->h, f->cells + line * s->h, h, s->h); break;
+        case GRU: gru_cell(gates, sums, f->sums_h + r * s->wide, f->bias_x, f->bias_h, h, s->h); break;
+        case RNN: rnn_cell(h, sums, f->bias_x, s->relu, s->h); break;
         }
+        memcpy(f->y + line_of(s, step, r) * s->h, h, (size_t)s->h * sizeof *h);
     }
 }
 
@@ -84,11 +88,10 @@ static void forward_rows(const forward *f, int64_t from, int64_t to)
 {
     const net *s = &f->s;
     for (int64_t step = 0; step < s->t; step++) {
-        int64_t line = line_of(s, step, from);
-        if (f->table) from_table(f, step, from, to);
-        else if (s->packed_x)
-            tg_gemm(to - from, s->wide, s->i, f->x + line * s->ldx, s->rn * s->ldx, 1, f->packed_x,
-                    f->lines + line * s->saved, s->rn * s->saved, false);
+        if (f->packed_x)
+            tg_gemm(to - from, s->wide, s->i, f->x + line_of(s, step, from) * s->ldx, s->rn * s->ldx, 1, f->packed_x,
+                    f->sums + from * s->wide, s->wide, false);
+        else gather(f, step, from, to);
         recur(f, step, from, to);
         cells_of_rows(f, step, from, to);
     }
@@ -104,7 +107,7 @@ static bool forward_steps(const forward *f)
         return true;
     }
     for (int64_t step = 0; step < s->t; step++) {
-        if (f->table) from_table(f, step, 0, s->n);
+        gather(f, step, 0, s->n);
         if (!recur(f, step, 0, s->n)) return false;
         if (s->n * s->wide < TD_PAR_MIN) {
             cells_of_rows(f, step, 0, s->n);
@@ -128,12 +131,6 @@ static void read_biases(forward *f, const td_view *b_ih, const td_view *b_hh, fl
     }
     f->bias_x = x;
     f->bias_h = h;
-}
-
-static void last_states(const net *s, const float *all, float *to)
-{
-    for (int64_t r = 0; r < s->n; r++)
-        memcpy(to + r * s->h, all + line_of(s, s->t - 1, r) * s->h, (size_t)s->h * sizeof *to);
 }
 
 /** The product with x, as far as it is made before the steps: of the different lines where they are few, of none where each
@@ -171,26 +168,26 @@ static bool project(forward *f, const float *w_ih, float *room)
 }
 
 /** c0, cells, c_n: of lstm; lines: rnn has its own in y. */
-static bool run_forward(const td_kargs *a, net s, const td_view *h0, const td_view *c0, int w_at, td_view *lines,
+static bool run_forward(const td_kargs *a, net s, const td_view *c0, int w_at, const td_view *lines,
                         const td_view *cells, const td_view *c_n)
 {
-    forward f = {
-        .s = s, .x = a->in[0]->p, .h0 = data(h0), .c0 = data(c0), .w_hh = a->in[w_at + 1]->p, .lines = lines->p};
-    float *ws = a->ws, *bias_x = ws, *bias_h = bias_x + aligned(s.wide), *zeros = bias_h + aligned(s.wide);
+    forward f = {.s = s, .x = a->in[0]->p, .h0 = data(a->in[1]), .w_hh = a->in[w_at + 1]->p, .lines = lines->p};
+    float *ws = a->ws, *bias_x = ws, *bias_h = bias_x + aligned(s.wide);
     f.y = a->out[0]->p;
-    f.cells = cells ? cells->p : NULL;
-    f.sums = zeros + aligned(s.h);
-    float *packed = f.sums + (s.kind == GRU ? aligned(s.n * s.wide) : 0);
-    memset(zeros, 0, (size_t)s.h * sizeof *zeros);
-    f.zeros = zeros;
+    f.h = a->out[1]->p;
+    f.sums_h = bias_h + aligned(s.wide);
+    f.sums = f.sums_h + (s.kind == GRU ? aligned(s.n * s.wide) : 0);
+    float *packed = f.sums + (s.packed ? aligned(s.n * s.wide) : 0);
     f.packed = packed;
+    start(f.h, f.h0, s.n * s.h);
+    if (s.kind == LSTM) {
+        f.cells = cells->p;
+        f.c = c_n->p;
+        start(f.c, data(c0), s.n * s.h);
+    }
     read_biases(&f, a->in[w_at + 2], a->in[w_at + 3], bias_x, bias_h);
     if (s.packed) tg_pack(packed, f.w_hh, s.h, s.wide, 1, s.h);
-    if (!project(&f, a->in[w_at]->p, packed + (s.packed ? tg_packed(s.h, s.wide) : 0)) || !forward_steps(&f))
-        return false;
-    last_states(&s, f.y, a->out[1]->p);
-    if (c_n) last_states(&s, f.cells, c_n->p);
-    return true;
+    return project(&f, a->in[w_at]->p, packed + (s.packed ? tg_packed(s.h, s.wide) : 0)) && forward_steps(&f);
 }
 
 static net net_of(kind k, const td_kargs *a, int w_at)
@@ -214,20 +211,20 @@ static bool takes_inputs(const td_kargs *a)
     return true;
 }
 
-#define FORWARD_HOOKS(name, kind_, w_at, n_saved, first_saved)                  \
-    static bool name##_plan(const td_kargs *a, void **plan, size_t *ws_size)    \
-    {                                                                           \
-        net s = net_of(kind_, a, w_at);                                         \
-        *plan = NULL;                                                           \
-        *ws_size = forward_ws(&s);                                              \
-        return true;                                                            \
-    }                                                                           \
-    static bool name##_layout(const td_kargs *a, td_view *const *out)           \
-    {                                                                           \
-        net s = net_of(kind_, a, w_at);                                         \
-        lines_like(&s, out[0]);                                                 \
-        for (int k = 0; k < n_saved; k++) lines_like(&s, out[first_saved + k]); \
-        return true;                                                            \
+#define FORWARD_HOOKS(name, kind_, w_at, n_saved, first_saved)                         \
+    static bool name##_plan(const td_kargs *a, void **plan, size_t *ws_size)           \
+    {                                                                                  \
+        net s = net_of(kind_, a, w_at);                                                \
+        *plan = NULL;                                                                  \
+        *ws_size = forward_ws(&s);                                                     \
+        return true;                                                                   \
+    }                                                                                  \
+    static bool name##_layout(const td_kargs *a, td_view *const *out)                  \
+    {                                                                                  \
+        net s = net_of(kind_, a, w_at);                                                \
+        lay_lines(out[0], s.rt, s.rn);                                                 \
+        for (int k = 0; k < n_saved; k++) lay_lines(out[first_saved + k], s.gt, s.gn); \
+        return true;                                                                   \
     }
 FORWARD_HOOKS(lstm, LSTM, LSTM_W, 2, 3)
 FORWARD_HOOKS(gru, GRU, GRU_W, 1, 2)
@@ -235,18 +232,17 @@ FORWARD_HOOKS(rnn, RNN, GRU_W, 0, 0)
 
 static bool run_lstm(const td_kargs *a)
 {
-    return run_forward(a, net_of(LSTM, a, LSTM_W), a->in[1], a->in[2], LSTM_W, (td_view *)a->out[3], a->out[4],
-                       a->out[2]);
+    return run_forward(a, net_of(LSTM, a, LSTM_W), a->in[2], LSTM_W, a->out[3], a->out[4], a->out[2]);
 }
 
 static bool run_gru(const td_kargs *a)
 {
-    return run_forward(a, net_of(GRU, a, GRU_W), a->in[1], NULL, GRU_W, (td_view *)a->out[2], NULL, NULL);
+    return run_forward(a, net_of(GRU, a, GRU_W), NULL, GRU_W, a->out[2], NULL, NULL);
 }
 
 static bool run_rnn(const td_kargs *a)
 {
-    return run_forward(a, net_of(RNN, a, GRU_W), a->in[1], NULL, GRU_W, (td_view *)a->out[0], NULL, NULL);
+    return run_forward(a, net_of(RNN, a, GRU_W), NULL, GRU_W, a->out[0], NULL, NULL);
 }
 
 static const td_kernel rows[] = {

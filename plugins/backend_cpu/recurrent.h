@@ -1,7 +1,8 @@
 /* recurrent.h - what the kernels of lstm, gru and rnn share with those of their gradients: extents, and where lines lie.
  *
  * T steps, N rows, I inputs, H units, G gates. The sequence lies step by step or, where x has the batch first, row by
- * row: step t of row n is line t rt + n rn of x, of y and of what is saved. */
+ * row: step t of row n is line t rt + n rn of x and of y. What is saved for the gradient lies step by step where threads walk
+ * through it, so that a step of their rows is one piece of memory: line t gt + n gn. */
 #ifndef TIDE_CPU_RECURRENT_H
 #define TIDE_CPU_RECURRENT_H
 #include "cpu.h"
@@ -20,7 +21,7 @@ typedef enum { LSTM, GRU, RNN } kind;
 typedef struct {
     kind kind;
     bool reverse, relu, packed, packed_x; /* w_hh, and w_ih too */
-    int64_t t, n, i, h, wide, saved, rt, rn, ldx;
+    int64_t t, n, i, h, wide, saved, rt, rn, ldx, gt, gn;
     int64_t most; /* different lines of x up to which they are gathered */
 } net;
 
@@ -47,30 +48,38 @@ static inline net read_net(kind k, const td_view *x, const td_view *w_hh, bool r
     s.packed_x = s.packed && s.wide * s.i <= PACK_MOST;
     s.most = repeats_most(s.t * s.n, s.i, s.wide * s.i);
     read_lines(x, &s);
+    s.gt = s.packed_x ? s.n : s.rt;
+    s.gn = s.packed_x ? 1 : s.rn;
     return s;
 }
 
-/** Strides of an output (T, N, width) in the order of x. */
-static inline void lines_like(const net *s, td_view *v)
+/** Strides of (T, N, width) where step t of row n is line t lt + n ln. */
+static inline void lay_lines(td_view *v, int64_t lt, int64_t ln)
 {
     int64_t width = v->dim[2];
-    v->stride[0] = s->rt * width;
-    v->stride[1] = s->rn * width;
+    v->stride[0] = lt * width;
+    v->stride[1] = ln * width;
     v->stride[2] = 1;
 }
 
-static inline bool lines_alike(const net *s, const td_view *v)
+static inline bool lie_in_lines(const td_view *v, int64_t lt, int64_t ln)
 {
     td_view want = *v;
-    lines_like(s, &want);
+    lay_lines(&want, lt, ln);
     for (int i = 0; i < 3; i++)
         if (v->dim[i] != 1 && v->stride[i] != want.stride[i]) return false;
     return true;
 }
 
+/** The step taken as number `step`, and its lines in x and y, and in what is saved. */
+static inline int64_t time_of(const net *s, int64_t step) { return s->reverse ? s->t - 1 - step : step; }
 static inline int64_t line_of(const net *s, int64_t step, int64_t row)
 {
-    return (s->reverse ? s->t - 1 - step : step) * s->rt + row * s->rn;
+    return time_of(s, step) * s->rt + row * s->rn;
+}
+static inline int64_t saved_line(const net *s, int64_t step, int64_t row)
+{
+    return time_of(s, step) * s->gt + row * s->gn;
 }
 
 static inline const float *data(const td_view *v) { return v ? v->p : NULL; }
@@ -83,6 +92,13 @@ static inline int threads_for(const net *s)
     if (threads > rows) threads = rows;
     if ((double)threads > work / SHARE) threads = (int64_t)(work / SHARE);
     return threads < 1 ? 1 : (int)threads;
+}
+
+/** to = from, or zeros. */
+static inline void start(float *to, const float *from, int64_t n)
+{
+    if (from) memcpy(to, from, (size_t)n * sizeof *to);
+    else memset(to, 0, (size_t)n * sizeof *to);
 }
 
 static inline int64_t aligned(int64_t floats) { return (floats + 15) & ~(int64_t)15; }

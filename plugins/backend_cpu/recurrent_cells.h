@@ -15,22 +15,25 @@ VM_INLINE float gate_sigmoid(float x)
     return 1.0f / (1.0f + vm_exp_normal(-c));
 }
 
-/** a (4H): sums with x and h, to which bias is added, become i f g o. */
-CELL void lstm_cell(float *restrict a, const float *restrict bias, const float *restrict before, float *restrict cell,
-                    float *restrict h, int64_t n)
+/** s (4H): sums with x and h, to which bias is added; a (4H): i f g o, may be s. c: the cell, and cell: a copy. */
+CELL void lstm_cell(float *a, float *s, const float *bias, float *c, float *cell, float *h, int64_t n)
 {
     /* in short loops: then the processor works on several vectors at once instead of waiting through one long chain */
 #pragma omp simd
-    for (int64_t j = 0; j < 2 * n; j++) a[j] = gate_sigmoid(a[j] + bias[j]);
+    for (int64_t j = 0; j < 2 * n; j++) s[j] = gate_sigmoid(s[j] + bias[j]);
 #pragma omp simd
-    for (int64_t j = 2 * n; j < 3 * n; j++) a[j] = vm_tanhf(a[j] + bias[j]);
+    for (int64_t j = 2 * n; j < 3 * n; j++) s[j] = vm_tanhf(s[j] + bias[j]);
 #pragma omp simd
-    for (int64_t j = 3 * n; j < 4 * n; j++) a[j] = gate_sigmoid(a[j] + bias[j]);
+    for (int64_t j = 3 * n; j < 4 * n; j++) s[j] = gate_sigmoid(s[j] + bias[j]);
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
-        float c = a[n + j] * before[j] + a[j] * a[2 * n + j];
-        cell[j] = c;
-        h[j] = a[3 * n + j] * vm_tanhf(c);
+        float i = s[j], f = s[n + j], g = s[2 * n + j], o = s[3 * n + j], v = f * c[j] + i * g;
+        a[j] = i;
+        a[n + j] = f;
+        a[2 * n + j] = g;
+        a[3 * n + j] = o;
+        c[j] = cell[j] = v;
+        h[j] = o * vm_tanhf(v);
     }
 }
 
@@ -51,21 +54,21 @@ CELL void lstm_cell_back(float *restrict da, float *restrict dc, const float *re
     }
 }
 
-/** a (4H): sums r z n with x in front, become r z n and q; s (3H): sums with h. */
-CELL void gru_cell(float *restrict a, const float *restrict s, const float *restrict bias_x,
-                   const float *restrict bias_h, const float *restrict before, float *restrict h, int64_t n)
+/** s_x (3H), s_h (3H): sums with x and with h; a (4H): r z n and q, may be s_x. h: the state before, then that after. */
+CELL void gru_cell(float *a, const float *s_x, const float *s_h, const float *bias_x, const float *bias_h, float *h,
+                   int64_t n)
 {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
-        float r = gate_sigmoid(a[j] + bias_x[j] + s[j] + bias_h[j]);
-        float z = gate_sigmoid(a[n + j] + bias_x[n + j] + s[n + j] + bias_h[n + j]);
-        float q = s[2 * n + j] + bias_h[2 * n + j];
-        float v = vm_tanhf(a[2 * n + j] + bias_x[2 * n + j] + r * q);
+        float r = gate_sigmoid(s_x[j] + bias_x[j] + s_h[j] + bias_h[j]);
+        float z = gate_sigmoid(s_x[n + j] + bias_x[n + j] + s_h[n + j] + bias_h[n + j]);
+        float q = s_h[2 * n + j] + bias_h[2 * n + j];
+        float v = vm_tanhf(s_x[2 * n + j] + bias_x[2 * n + j] + r * q);
         a[j] = r;
         a[n + j] = z;
         a[2 * n + j] = v;
         a[3 * n + j] = q;
-        h[j] = v + z * (before[j] - v);
+        h[j] = v + z * (h[j] - v);
     }
 }
 
@@ -87,15 +90,16 @@ CELL void gru_cell_back(float *restrict da, float *restrict dah, float *restrict
     }
 }
 
-/** h: the sum, becomes the state. */
-CELL void rnn_cell(float *restrict h, const float *restrict bias, bool relu, int64_t n)
+/** s: the sum. */
+CELL void rnn_cell(float *h, const float *s, const float *bias, bool relu, int64_t n)
 {
     if (relu) {
-        for (int64_t j = 0; j < n; j++) h[j] = h[j] + bias[j] <= 0.0f ? 0.0f : h[j] + bias[j]; /* a NaN stays */
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) h[j] = s[j] + bias[j] <= 0.0f ? 0.0f : s[j] + bias[j]; /* a NaN stays */
         return;
     }
 #pragma omp simd
-    for (int64_t j = 0; j < n; j++) h[j] = vm_tanhf(h[j] + bias[j]);
+    for (int64_t j = 0; j < n; j++) h[j] = vm_tanhf(s[j] + bias[j]);
 }
 
 CELL void rnn_cell_back(float *restrict da, const float *restrict dh, const float *restrict gy, const float *restrict h,
