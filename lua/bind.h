@@ -198,6 +198,8 @@ static inline const td_opt *tdl_opt(const td_opts *s, uint32_t i)
 /** Whether several plain numbers in a row can only mean option k: a list, and no number follows it. */
 bool tdl_gathers(const td_opts *, uint32_t k);
 bool tdl_dtype_named(const char *name, td_dtype *dt);
+/** Inside a stay: a tensor of the number or boolean at arg. */
+td_tensor *tdl_number_at(lua_State *L, int arg);
 /** A dtype by name, else an error. */
 td_dtype tdl_check_dtype(lua_State *L, const char *who, int arg);
 /** A shape: one table, or the numbers first..last. */
@@ -240,7 +242,7 @@ bool tdl_inputs_finish(const tdl_sig *, tdl_inputs *);
 td_tensor *tdl_index_in(td_tensor *);
 td_tensor *tdl_index_out(td_tensor *);
 
-/* ---- ops: bind_ops.c ---- */
+/* ---- ops: bind_ops.c, bind_op_call.c, bind_op_options.c ---- */
 
 typedef struct {
     tdl_state *S;
@@ -255,6 +257,12 @@ typedef struct {
     void *dflt; /* the options at their defaults, required ones at some value             */
 } tdl_op;
 
+/** Finds the defaults of its options, once: sets dflt and tried. */
+void tdl_op_make_defaults(lua_State *L, tdl_op *);
+/** Fills out from the values first..last where they are of the usual types; false: td_options_fill must decide. dflt is there. */
+bool tdl_op_fast_options(lua_State *L, const tdl_op *, int first, int last, char *out);
+/** Calls the op with what is on the stack. */
+int tdl_op_run(lua_State *L, tdl_op *, bool inplace);
 /** Pushes the function of an op, and its in-place form where it has one (else nil). */
 void tdl_push_op(lua_State *L, tdl_state *S, uint32_t id);
 /** Pushes the in-place form, or nil. */
@@ -288,6 +296,10 @@ int tdl_tensor_tostring(lua_State *L);
 /* ---- each adds its functions to the module's table, on top of the stack ---- */
 
 void tdl_open_tensor(lua_State *L, tdl_state *S);
+void tdl_open_shape(lua_State *L, tdl_state *S);
+void tdl_open_convert(lua_State *L, tdl_state *S);
+void tdl_open_assign(lua_State *L, tdl_state *S);
+void tdl_open_compare(lua_State *L, tdl_state *S);
 void tdl_open_data(lua_State *L, tdl_state *S);
 void tdl_open_ops(lua_State *L, tdl_state *S);
 void tdl_open_autograd(lua_State *L, tdl_state *S);

@@ -58,6 +58,10 @@ int luaopen_tide_core(lua_State *L)
     tdl_register(L, S, functions);
     tdl_open_ops(L, S); /* first: methods of the same name come after and win */
     tdl_open_tensor(L, S);
+    tdl_open_shape(L, S);
+    tdl_open_convert(L, S);
+    tdl_open_assign(L, S);
+    tdl_open_compare(L, S);
     tdl_open_data(L, S);
     tdl_open_gzip(L, S);
     tdl_open_autograd(L, S);
