@@ -14,10 +14,29 @@ static const td_tensor *tensor_among(td_tensor *const *in, uint32_t n)
     return NULL;
 }
 
+/* Elements of a dense view; 0: none, or not dense. */
+static int64_t dense_numel(const td_view *v)
+{
+    int64_t n = 1;
+    if (v->layout) return 0;
+    for (int32_t i = v->nd - 1; i >= 0; i--) {
+        if (v->dim[i] != 1 && v->stride[i] != n) return 0;
+        n *= v->dim[i];
+    }
+    return n;
+}
+
+/* like is dense. */
 static bool alike(const td_tensor *t, const td_tensor *like)
 {
     if (!t || !t->st || t->st->dev != like->st->dev || t->v.dt != like->v.dt || t->v.flags & TD_V_NUMBER) return false;
-    return tdi_same_dims(&t->v, &like->v) && td_view_dense(&t->v);
+    if (t->v.nd != like->v.nd || t->v.layout) return false;
+    bool same = true;
+    for (int32_t i = 0; i < t->v.nd; i++) {
+        if (t->v.dim[i] != like->v.dim[i]) return false;
+        same &= t->v.stride[i] == like->v.stride[i];
+    }
+    return same || td_view_dense(&t->v);
 }
 
 /* The kernel that certainly runs; NULL: overlays are still to be looked for, it has questions, or there is none. */
@@ -32,18 +51,14 @@ static const td_kernel *plain_kernel(tdi_op *op, const td_device *dev, td_dtype 
     return NULL;
 }
 
-static td_tensor *fresh_like(const td_tensor *like)
+static td_tensor *fresh_like(const td_tensor *like, size_t bytes)
 {
     td_tensor *t = tdi_tensor_alloc();
     if (!t) return NULL;
-    size_t bytes = td_dtype_size(like->v.dt);
     t->v.dt = like->v.dt;
     t->v.nd = like->v.nd;
-    for (int32_t i = 0; i < like->v.nd; i++) {
-        t->v.dim[i] = like->v.dim[i];
-        t->v.stride[i] = like->v.stride[i];
-        bytes *= (size_t)like->v.dim[i];
-    }
+    memcpy(t->v.dim, like->v.dim, sizeof t->v.dim); /* whole: the compiler needs no call for it */
+    memcpy(t->v.stride, like->v.stride, sizeof t->v.stride);
     if (tdi_tensor_give(t, like->st->dev, bytes)) return t;
     tdi_release(t);
     return NULL;
@@ -53,7 +68,8 @@ bool tdi_run_alike(tdi_op *op, td_context *ctx, td_tensor *const *in, uint32_t n
                    bool *ok)
 {
     const td_tensor *like = tensor_among(in, n);
-    if (!like || !td_view_dense(&like->v) || !td_view_numel(&like->v)) return false;
+    int64_t numel = like ? dense_numel(&like->v) : 0;
+    if (!numel) return false;
     tdi_runner r;
     const td_view *iv[TDI_ALIKE_MAX], *ov[1];
     r.n_number = 0;
@@ -75,7 +91,8 @@ bool tdi_run_alike(tdi_op *op, td_context *ctx, td_tensor *const *in, uint32_t n
     if (wants_grad && !op->t.backward) return false;
     const tdi_choice c = {plain_kernel(op, dev, like->v.dt), NULL, 0, NULL};
     td_tensor *y;
-    if (!c.kernel || !(y = fresh_like(like))) return false; /* short of memory: the whole way says so */
+    if (!c.kernel || !(y = fresh_like(like, (size_t)numel * td_dtype_size(like->v.dt))))
+        return false; /* short of memory: the whole way says so */
     ov[0] = &y->v;
     r.op = op, r.ctx = ctx, r.dev = dev, r.in = in, r.into = NULL, r.attr = attr, r.n_in = n, r.n_list = 0;
     r.n_out = 1, r.iv = iv, r.ov = ov, r.out = &y;
@@ -87,7 +104,8 @@ bool tdi_run_alike(tdi_op *op, td_context *ctx, td_tensor *const *in, uint32_t n
                              .n_in = n,
                              .n_out = 1,
                              .attr = attr,
-                             .random = {ctx->random[0], ctx->random[1]}};
+                             .random = {ctx->random[0], ctx->random[1]},
+                             .alike = true};
         *ok = tdi_record(&rec);
     }
     if (*ok) *ok = (*out = tdi_own(ctx, y)) != NULL;

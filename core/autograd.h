@@ -37,14 +37,15 @@ struct td_node {
     bool freed;          /* saved tensors were released by a backward                     */
 };
 
-/** What tdi_record is told. in are the caller's inputs before any cast. in_place: out are given tensors that were written. */
+/** What tdi_record is told. in are the caller's inputs before any cast. in_place: out are given tensors that were written.
+ *  alike: every input is a plain number or has the shape of the one output, and there is no list. */
 typedef struct {
     tdi_op *op;
     td_tensor *const *in, *const *out;
     uint32_t n_in, n_list, n_out;
     const void *attr;
     uint64_t random[2];
-    bool in_place;
+    bool in_place, alike;
 } tdi_recording;
 bool tdi_record(const tdi_recording *);
 

@@ -51,7 +51,8 @@ static size_t kept_dims(const tdi_recording *r)
 static td_node *node_new(const tdi_recording *r, int64_t **dims)
 {
     size_t edges = r->n_in * sizeof(tdi_edge), saved = (size_t)(r->n_in + r->n_out) * sizeof(tdi_saved);
-    size_t fixed = sizeof(td_node) + edges + saved, size = fixed + kept_dims(r) * sizeof **dims;
+    size_t kept = r->alike ? (size_t)r->out[0]->v.nd : kept_dims(r);
+    size_t fixed = sizeof(td_node) + edges + saved, size = fixed + kept * sizeof **dims;
     td_node *n = tdi_block_alloc(size);
     if (!n) return NULL;
     memset(n, 0, fixed);
@@ -119,6 +120,31 @@ static bool save_all(td_node *n, const tdi_recording *r, int64_t *dims)
     return true;
 }
 
+/* One input or output of a recording of things alike, whose shape is at dims already. */
+static inline bool save_one(tdi_saved *to, const td_tensor *t, bool data, const int64_t *dims)
+{
+    to->present = true;
+    to->dt = (int16_t)t->v.dt;
+    to->nd = (int8_t)t->v.nd;
+    to->dim = dims;
+    if (!data) return true;
+    if (t->st) to->version = atomic_load_explicit(&t->st->version, memory_order_relaxed);
+    return (to->t = tdi_alias(t)) != NULL;
+}
+
+/* The same as save_all, with the shape kept once. */
+static bool save_alike(td_node *n, const tdi_recording *r, int64_t *dims)
+{
+    const td_view *like = &r->out[0]->v;
+    uint64_t in = r->op->t.save_in;
+    for (int32_t k = 0; k < like->nd; k++) dims[k] = like->dim[k];
+    for (uint32_t i = 0; i < r->n_in; i++, in >>= 1) {
+        make_edge(&n->edge[i], r->in[i]);
+        if (!save_one(&n->in[i], r->in[i], in & 1, dims)) return false;
+    }
+    return save_one(&n->out[0], r->out[0], r->op->t.save_out & 1, dims);
+}
+
 static bool gets_gradient(const tdi_recording *r, uint32_t i)
 {
     uint32_t name = r->op->out.list ? 0 : i;
@@ -141,9 +167,9 @@ bool tdi_record(const tdi_recording *r)
     n->n_list = r->n_list;
     n->random[0] = r->random[0];
     n->random[1] = r->random[1];
-    n->attr = tdi_attr_copy(&r->op->t.attr, r->attr);
+    if (r->attr) n->attr = tdi_attr_copy(&r->op->t.attr, r->attr);
     if (tdi_ctx()->anomaly) note_where(n);
-    if (tdi_failed() || !save_all(n, r, dims)) {
+    if (tdi_failed() || !(r->alike ? save_alike(n, r, dims) : save_all(n, r, dims))) {
         tdi_node_release(n);
         return false;
     }
@@ -179,16 +205,17 @@ static void free_one(td_node *n)
         tdi_node_release(n->edge[i].node);
         tdi_release(n->edge[i].leaf);
     }
-    tdi_attr_free(&n->op->t.attr, n->attr);
-    free(n->retain);
-    free(n->where);
+    if (n->attr) tdi_attr_free(&n->op->t.attr, n->attr);
+    if (n->retain) free(n->retain);
+    if (n->where) free(n->where);
     tdi_block_free(n, n->size);
 }
 
+static __thread td_node *waiting __attribute__((tls_model("initial-exec"))); /* that tdi_node_free is to free */
+static __thread bool draining __attribute__((tls_model("initial-exec")));
+
 void tdi_node_free(td_node *n)
 {
-    static __thread td_node *waiting;
-    static __thread bool draining;
     n->next = waiting;
     waiting = n;
     if (draining) return; /* the outermost call frees it: no recursion along a chain */
