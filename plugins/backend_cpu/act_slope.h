@@ -1,13 +1,21 @@
-/* act_slope.h - derivatives of activations, f32: by the result y for relu, tanh and sigmoid, by the argument for gelu. */
+/* act_slope.h - gelu, and the derivatives of activations, f32: by the result y for relu, tanh and sigmoid, by the argument for gelu. */
 #ifndef TIDE_CPU_ACT_SLOPE_H
 #define TIDE_CPU_ACT_SLOPE_H
 #include "gemm.h"
 #include "vmath.h"
 
+/* x Phi(x) */
+VM_INLINE float act_gelu(float x)
+{
+    float density;
+    return x * vm_normalf(x, &density);
+}
+
 /* Phi(x) + x phi(x) */
 VM_INLINE float act_gelu_slope(float x)
 {
-    return 0.5f * (1.0f + vm_erff(x * 0.707106781f)) + x * 0.398942280f * vm_expf(-0.5f * x * x);
+    float density, below = vm_normalf(x, &density);
+    return below + x * density;
 }
 
 /* t = tanh(sqrt(2 / pi) (x + 0.044715 x^3)):  (1 + t) / 2 + x (1 - t^2) / 2 sqrt(2 / pi) (1 + 3 0.044715 x^2) */

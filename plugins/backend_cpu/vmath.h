@@ -220,6 +220,30 @@ VM_INLINE float vm_erff(float x)
     return vm_orsignf(a > 1.0f ? large : small, x);
 }
 
+/**
+ * The normal distribution up to x, and its density there; with u = |x| it is  1/2 erfc(u / sqrt(2)) = e^(-u^2 / 2) P(1 / (1 + 0.34 u))
+ * below -u, so that one exponential serves both. Greatest error found with FMA / without: 1.4e-7 / 1.7e-7; relative, for -2 < x < 1,
+ * 3.4e-7 / 4.3e-7.
+ */
+VM_INLINE float vm_normalf(float x, float *density)
+{
+    float u = vm_absf(x), near = u > 13.0f ? 13.0f : u, t = 1.0f / (1.0f + 0.34f * near);
+    float e = vm_exp_normal(-0.5f * near * near);
+    e = u > 13.0f ? 0.0f : e; /* so an infinity times it is NaN, as it is with erf */
+    float p = -0.0265227221f;
+    p = p * t + 0.141389519f;
+    p = p * t - 0.276891798f;
+    p = p * t + 0.206303284f;
+    p = p * t - 0.0474325679f;
+    p = p * t + 0.116455548f;
+    p = p * t + 0.114933215f;
+    p = p * t + 0.136146933f;
+    p = p * t + 0.135618612f;
+    float tail = p * t * e;
+    *density = 0.398942280f * e;
+    return x > 0.0f ? 1.0f - tail : tail;
+}
+
 /** Greatest |x| for vm_sinf and vm_cosf; NaN and larger ones fail  |x| <= VM_TRIG_MAX. */
 #define VM_TRIG_MAX 134217728.0f
 
