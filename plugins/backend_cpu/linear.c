@@ -1,5 +1,6 @@
 /* linear.c - linear_act and its gradients, f32: products by matmul.c with bias and activation applied to each block of the result
- * while it is in cache; backward makes h = g act'(z) and gb, its column sums, in one pass, and then both products in one go.
+ * while it is in cache; backward makes rows of h = g act'(z) as the product gx = h w needs them, and gb, the sums of h's columns, while
+ * it packs h for gw = h^T x. Products that are OpenBLAS's, and gb alone, find h and gb made in a pass before them.
  *     x (m, k)   w (n, k)   b (n)   y, z, g, h (m, n) */
 #include "act_slope.h"
 #include "gemm.h"
@@ -80,6 +81,13 @@ static void all_slopes(const slopes *s)
     for (int64_t c = 0; c < s->n; c += width) slice(s, c, s->n - c < width ? s->n - c : width);
 }
 
+static void some_rows(const void *ctx, int64_t from, int64_t to)
+{
+    const slopes *s = ctx;
+    const int64_t at = from * s->n;
+    act_slope_row(s->act, s->h + at, s->g + at, s->by + at, (to - from) * s->n);
+}
+
 /* in: g, x, w, b, y, z   out: gx, gw, gb, h */
 static bool run_linear_act_backward(const td_kargs *a)
 {
@@ -88,38 +96,46 @@ static bool run_linear_act_backward(const td_kargs *a)
     const gemm_act act = (gemm_act)o->activation;
     const int64_t n = a->in[2]->dim[0], k = a->in[2]->dim[1], m = n ? td_view_numel(a->in[0]) / n : 0;
     const td_view *by = act == GEMM_GELU || act == GEMM_GELU_TANH ? a->in[5] : a->in[4];
-    const slopes s = {
-        act, m, n, a->in[0]->p, by ? by->p : NULL, a->out[3]->p, o->need & NEED_BIAS ? a->out[2]->p : NULL};
-    all_slopes(&s);
+    slopes s = {act, m, n, a->in[0]->p, by ? by->p : NULL, a->out[3]->p, o->need & NEED_BIAS ? a->out[2]->p : NULL};
     const float *h = act == GEMM_AS_IS ? s.g : s.h;
-    sgemm_args p[2];
+    const sgemm_args gw = {.m = n,
+                           .n = k,
+                           .k = m,
+                           .a = h,
+                           .b = a->in[1]->p,
+                           .c = a->out[1]->p,
+                           .ars = 1,
+                           .acs = n,
+                           .brs = k,
+                           .bcs = 1,
+                           .crs = k,
+                           .ccs = 1,
+                           .sums = s.gb};
+    const sgemm_args gx = {.m = m,
+                           .n = k,
+                           .k = n,
+                           .a = h,
+                           .b = a->in[2]->p,
+                           .c = a->out[0]->p,
+                           .ars = n,
+                           .acs = 1,
+                           .brs = k,
+                           .bcs = 1,
+                           .crs = k,
+                           .ccs = 1};
+    const bool need_x = o->need & NEED_X, need_w = o->need & NEED_W;
+    const bool made =
+        act != GEMM_AS_IS && need_x && m * n >= TD_PAR_MIN; /* fewer are not worth a wait for the other threads */
+    sgemm_args p[2] = {gx};
     int products = 0;
-    if (o->need & NEED_W)
-        p[products++] = (sgemm_args){.m = n,
-                                     .n = k,
-                                     .k = m,
-                                     .a = h,
-                                     .b = a->in[1]->p,
-                                     .c = a->out[1]->p,
-                                     .ars = 1,
-                                     .acs = n,
-                                     .brs = k,
-                                     .bcs = 1,
-                                     .crs = k,
-                                     .ccs = 1};
-    if (o->need & NEED_X)
-        p[products++] = (sgemm_args){.m = m,
-                                     .n = k,
-                                     .k = n,
-                                     .a = h,
-                                     .b = a->in[2]->p,
-                                     .c = a->out[0]->p,
-                                     .ars = n,
-                                     .acs = 1,
-                                     .brs = k,
-                                     .bcs = 1,
-                                     .crs = k,
-                                     .ccs = 1};
+    if (made) p[products++] = gx;
+    if (need_w) p[products++] = gw;
+    if (need_x && !made) p[products++] = gx;
+    const bool here = ISA(cpu_products_here)(p, products);
+    if (here && need_w) s.gb = NULL;
+    if (here && made && (need_w || !s.gb))
+        return ISA(cpu_sgemm_made)(&(gemm_made){some_rows, &s, m}, true, p, products);
+    all_slopes(&s);
     return ISA(cpu_products)(p, products);
 }
 

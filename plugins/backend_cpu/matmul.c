@@ -230,30 +230,39 @@ static bool gemm(td_dtype dt, const gemm_args *g)
     return cpu_gemm(dt, ta, tb, g->m, g->n, g->k, 1, g->a, lda, g->b, ldb, beta, g->c, ldc);
 }
 
+static gemm_args plainly(const sgemm_args *g)
+{
+    return (gemm_args){.m = g->m,
+                       .n = g->n,
+                       .k = g->k,
+                       .a = g->a,
+                       .b = g->b,
+                       .bias = g->bias,
+                       .c = g->c,
+                       .ars = g->ars,
+                       .acs = g->acs,
+                       .brs = g->brs,
+                       .bcs = g->bcs,
+                       .crs = g->crs,
+                       .ccs = g->ccs,
+                       .bias_step = 1};
+}
+
+bool ISA(cpu_products_here)(const sgemm_args *g, int n)
+{
+    for (int i = 0; i < n; i++) {
+        gemm_args a = plainly(&g[i]);
+        if (!a.m || !a.n || !a.k || tiny(&a) || !ours(TD_F32, &a, is_vector(&a))) return false;
+    }
+    return true;
+}
+
 bool ISA(cpu_products)(const sgemm_args *g, int n)
 {
-    bool all_ours = true;
-    gemm_args as[2] = {{0}};
+    if (ISA(cpu_products_here)(g, n)) return ISA(cpu_sgemm)(g, n);
     for (int i = 0; i < n; i++) {
-        as[i] = (gemm_args){.m = g[i].m,
-                            .n = g[i].n,
-                            .k = g[i].k,
-                            .a = g[i].a,
-                            .b = g[i].b,
-                            .bias = g[i].bias,
-                            .c = g[i].c,
-                            .ars = g[i].ars,
-                            .acs = g[i].acs,
-                            .brs = g[i].brs,
-                            .bcs = g[i].bcs,
-                            .crs = g[i].crs,
-                            .ccs = g[i].ccs,
-                            .bias_step = 1};
-        all_ours &= !tiny(&as[i]) && ours(TD_F32, &as[i], is_vector(&as[i]));
-    }
-    if (all_ours) return ISA(cpu_sgemm)(g, n);
-    for (int i = 0; i < n; i++) {
-        if (!gemm(TD_F32, &as[i])) return false;
+        gemm_args a = plainly(&g[i]);
+        if (!gemm(TD_F32, &a)) return false;
         if (g[i].act == GEMM_AS_IS) continue;
         if (g[i].pre) __builtin_memcpy(g[i].pre, g[i].c, (size_t)(g[i].m * g[i].n) * sizeof *g[i].c);
         ISA(cpu_act_row)(g[i].act, g[i].c, g[i].m * g[i].n);

@@ -72,3 +72,49 @@ describe("matmul in f32", function()
     end
   end)
 end)
+
+describe("linear_act in f32", function()
+  local plain = os.getenv "TIDE_CPU_ISA" == "plain"
+
+  --- Result and gradients of x, w and b for a gradient g of the result; in the dtype given.
+  local function all_of(t, activation, dtype)
+    local x, w, b = table.unpack(t, 1, 3)
+    x, w, b = x:to(dtype):detach(), w:to(dtype):detach(), b:to(dtype):detach()
+    for _, p in ipairs {x, w, b} do p:requires_grad_() end
+    local y = tide.linear_act(x, w, b, {activation = activation})
+    local gx, gw, gb = table.unpack(tide.grad({y}, {x, w, b}, {grad_outputs = {t[4]:to(dtype):detach()}}))
+    return {y = y:detach(), gx = gx, gw = gw, gb = gb}
+  end
+
+  -- rows, inputs, outputs: one unit and many, one block of the sum and several, weights that are packed as a whole and not
+  local sizes = {
+    {700, 96, 160, "gelu"}, {2050, 40, 24, "relu"}, {97, 130, 17, "gelu_tanh"}, {64, 300, 256, "tanh"}, {130, 1400, 200, "gelu"},
+    {600, 65, 350, "none"}, {5, 70, 300, "sigmoid"},
+  }
+  for _, s in ipairs(sizes) do
+    local m, k, n, activation = table.unpack(s)
+    it(("agrees with f64 for x (%d, %d), %d outputs, %s, and on any number of threads"):format(m, k, n, activation), function()
+      tide.manual_seed(5)
+      local t = {tide.randn(m, k), tide.randn(n, k) * (1 / math.sqrt(k)), tide.randn(n), tide.randn(m, n)}
+      local exact, threads = all_of(t, activation, "f64"), tide.get_num_threads()
+      tide.set_num_threads(1)
+      local one = all_of(t, activation, "f32")
+      tide.set_num_threads(3)
+      local three = all_of(t, activation, "f32")
+      tide.set_num_threads(threads)
+      for name, v in pairs(exact) do
+        local scale = v:abs():max():item()
+        assert((one[name]:to "f64" - v):abs():max():item() < 2e-6 * scale, name)
+        if not plain then assert(one[name]:eq(three[name]):all():item(), name .. ": bits differ") end -- there OpenBLAS multiplies
+      end
+    end)
+  end
+
+  it("gives a bias's gradient without the others", function()
+    tide.manual_seed(6)
+    local x, w, b, g = tide.randn(300, 20), tide.randn(200, 20), tide.zeros(200):requires_grad_(), tide.randn(300, 200)
+    local y = tide.linear_act(x, w, b, {activation = "none"})
+    local gb = tide.grad({y}, {b}, {grad_outputs = {g}})[1]
+    assert((gb:to "f64" - g:to "f64":sum {axes = 1}):abs():max():item() < 1e-4)
+  end)
+end)
