@@ -34,6 +34,9 @@ VEC_INLINE void pack_panel(const int width, float *to, const float *x, int64_t x
         for (int j = 0; j < width; j++) to[p * width + j] = j < w ? x[j * xs + p * ps] : 0;
 }
 
+/* AHEAD: rows for which memory is asked before they are packed. They are pieces of longer ones, which the processor does not foresee. */
+enum { AHEAD = 16, LINE = 64 / sizeof(float) };
+
 /* n vectors in panels. Where number p of all vectors lies in a row, row by row, so that memory is read in order; panels narrower than
  * a vector are stored by whole vectors, whose surplus the next row of the panel overwrites. */
 VEC_INLINE void pack(const int width, float *to, const float *x, int64_t xs, int64_t ps, int64_t n, int64_t k)
@@ -43,6 +46,8 @@ VEC_INLINE void pack(const int width, float *to, const float *x, int64_t xs, int
         const float *from = x + p * ps;
         float *at = to + p * width;
         int64_t j = 0;
+        if (p + AHEAD < k)
+            for (int64_t q = 0; q < n; q += LINE) __builtin_prefetch(from + AHEAD * ps + q);
         if (width < LANES && p + 1 < k)
             for (; j < whole && j + LANES <= n; j += width) *(vec_f32 *)(at + j * k) = *(const vec_f32 *)(from + j);
         for (; j < whole; j += width) __builtin_memcpy(at + j * k, from + j, (size_t)width * sizeof *to);
