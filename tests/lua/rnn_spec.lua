@@ -211,9 +211,50 @@ for kind, n_state in pairs(kinds) do
   end)
 end
 
+for kind, n_state in pairs(kinds) do
+  local name = kind .. "Cell"
+  describe("nn." .. name, function()
+    it("takes one step of the network of its kind", function()
+      tide.manual_seed(10)
+      local cell, whole = nn[name](5, 7), nn[kind](5, 7)
+      local state = {}
+      for p, v in pairs(cell:state_dict()) do state[p .. "_l0"] = v end
+      whole:load_state_dict(state)
+      local x, h, c = tide.randn(4, 3, 5), nil, nil
+      local y, last, last_c = whole(x)
+      for t = 1, 4 do
+        h, c = cell(x:select(1, t), h, c)
+        assert(y:select(1, t):allclose(h, {rtol = 1e-5, atol = 1e-6}))
+      end
+      assert(last:select(1, 1):allclose(h, {rtol = 1e-5, atol = 1e-6}))
+      if n_state == 2 then assert(last_c:select(1, 1):allclose(c, {rtol = 1e-5, atol = 1e-6})) end
+    end)
+
+    it("takes one row, and a batch of none", function()
+      local cell, x = nn[name](3, 4), tide.randn(3)
+      local h = cell(x)
+      assert.equal("(4)", shape(h))
+      assert(h:allclose(cell(x:unsqueeze(1)):squeeze(1), {rtol = 1e-5, atol = 1e-6}))
+      assert.equal("(0, 4)", shape(cell(tide.randn(0, 3))))
+    end)
+
+    it("says what is wrong with its inputs", function()
+      local cell = nn[name](3, 4)
+      fails_with(function() cell(tide.randn(2, 5)) end, name .. ": expected x (N, 3) or (3), got f32 (2, 5)")
+      fails_with(function() cell(tide.randn(1, 2, 3)) end, name .. ": expected x (N, 3) or (3)")
+      local wrong, short = {}, {}
+      for i = 1, n_state do wrong[i], short[i] = tide.randn(3, 4), tide.randn(2, 4) end
+      fails_with(function() cell(tide.randn(2, 3), table.unpack(wrong)) end, name .. ": expected h (2, 4), got f32 (3, 4)")
+      fails_with(function() cell(tide.randn(3), table.unpack(short)) end, name .. ": expected h (4), got f32 (2, 4)")
+      fails_with(function() nn[name](3) end, "hidden_size")
+    end)
+  end)
+end
+
 describe("nn.LSTM", function()
   it("wants both states or none", function()
     fails_with(function() nn.LSTM(3, 4)(tide.randn(5, 2, 3), tide.zeros(1, 2, 4)) end, "LSTM: expected both h0 and c0 or none of them")
+    fails_with(function() nn.LSTMCell(3, 4)(tide.randn(2, 3), tide.zeros(2, 4)) end, "LSTMCell: expected both h and c or none of them")
   end)
 end)
 
