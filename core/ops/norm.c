@@ -66,14 +66,15 @@ static bool forward(td_tensor *x, td_tensor *w, td_tensor *b, double eps, const 
     return out[2] != NULL;
 }
 
-/* in: g, x, w, mean, rstd   out: gx, gw, gb */
-static bool gradient(td_tensor *const *in, const layout *m, td_tensor **out)
+/* in: g, x, w, mean, rstd   more: what is added to gx, may be NULL   out: gx, gw, gb */
+static bool gradient(td_tensor *const *in, td_tensor *more, const layout *m, td_tensor **out)
 {
     td_tensor *g = in[0], *rstd = td_reshape(in[4], m->stat_keep);
     td_tensor *xhat = td_mul(td_sub(in[1], td_reshape(in[3], m->stat_keep)), rstd);
     td_tensor *h = weighted(g, in[2], m);
     td_tensor *along = td_mul(xhat, mean_of(td_mul(h, xhat), m));
     out[0] = td_mul(rstd, td_sub(td_sub(h, mean_of(h, m)), along));
+    if (more) out[0] = td_add(out[0], more);
     out[1] = td_reshape(sum_over(td_mul(g, xhat), m->shared), m->w_shape);
     out[2] = td_reshape(sum_over(g, m->shared), m->w_shape);
     return out[2] != NULL;
@@ -89,6 +90,7 @@ static bool gradient_backward(const td_call *c, td_tensor *const *v_all, td_tens
     td_tensor *g = c->in[0], *w = c->in[2], *rstd = td_reshape(c->in[4], m->stat_keep);
     td_tensor *d = td_sub(c->in[1], td_reshape(c->in[3], m->stat_keep)), *xhat = td_mul(d, rstd);
     td_tensor *v = v_all[0] ? v_all[0] : tdi_zeros_for(g, g);
+    if (need & 32) gin[5] = v;
     td_tensor *vw = v_all[1] ? td_reshape(v_all[1], m->w_keep) : NULL;
     td_tensor *vb = v_all[2] ? td_reshape(v_all[2], m->w_keep) : NULL;
     td_tensor *h = weighted(g, w, m), *u = td_mul(v, rstd);
@@ -220,7 +222,7 @@ static bool batch_norm_backward_infer(td_infer *q)
 static bool batch_norm_backward_decompose(const td_call *c, td_tensor **out)
 {
     layout m = batch_layout(td_view_of(c->in[1]));
-    return gradient(c->in, &m, out);
+    return gradient(c->in, NULL, &m, out);
 }
 
 static bool batch_norm_backward_backward(const td_call *c, td_tensor *const *gout, td_tensor **gin, uint64_t need)
@@ -327,7 +329,8 @@ static bool layer_norm_backward(const td_call *c, td_tensor *const *gout, td_ten
     const td_layer_norm_attr *a = c->attr;
     td_tensor *gw, *gb;
     if (!gout[0]) return true;
-    if (!td_layer_norm_backward_full(gout[0], c->in[0], c->in[1], c->out[1], c->out[2], a->dims, &gin[0], &gw, &gb))
+    if (!td_layer_norm_backward_full(gout[0], c->in[0], c->in[1], c->out[1], c->out[2], NULL, a->dims, &gin[0], &gw,
+                                     &gb))
         return false;
     if (need & 2) gin[1] = gw;
     if (need & 4) gin[2] = gb;
@@ -352,6 +355,7 @@ static bool layer_norm_backward_infer(td_infer *q)
 {
     const td_layer_norm_backward_attr *a = q->attr;
     if (!layer_ok("layer_norm_backward", q, q->in[1], a->dims)) return false;
+    if (q->in[5] && !tdi_shapes_equal("layer_norm_backward", "more", q->in[5], "x", q->in[1])) return false;
     layout m = layer_layout(q->in[1], a->dims);
     return gradient_infer("layer_norm_backward", q, &m);
 }
@@ -360,7 +364,7 @@ static bool layer_norm_backward_decompose(const td_call *c, td_tensor **out)
 {
     const td_layer_norm_backward_attr *a = c->attr;
     layout m = layer_layout(td_view_of(c->in[1]), a->dims);
-    return gradient(c->in, &m, out);
+    return gradient(c->in, c->in[5], &m, out);
 }
 
 static bool layer_norm_backward_backward(const td_call *c, td_tensor *const *gout, td_tensor **gin, uint64_t need)
@@ -373,10 +377,11 @@ static bool layer_norm_backward_backward(const td_call *c, td_tensor *const *gou
 static bool layer_norm_backward_sample(uint32_t i, td_sample *s)
 {
     td_layer_norm_backward_attr *a = s->opts;
-    a->dims = i == 0 ? 1 : 2;
-    if (i == 0) gradient_case(i, s, td_dims(2, 3, 4), td_dims(4), td_dims(2, 3));
+    a->dims = i == 1 ? 2 : 1;
+    if (i != 1) gradient_case(i, s, td_dims(2, 3, 4), td_dims(4), td_dims(2, 3));
     else gradient_case(i, s, td_dims(2, 3, 2), td_dims(3, 2), td_dims(2));
-    return i < 2;
+    if (i == 2) s->in[5] = tdi_normal(td_dims(2, 3, 4));
+    return i < 3;
 }
 
 /* batch_norm and layer_norm save b as well, for a decompose that is differentiated; save_out 6: mean and rstd */
@@ -411,7 +416,7 @@ const td_op tdi_op_layer_norm = {TD_ROW_layer_norm,
                                  .decompose = layer_norm_decompose,
                                  .sample = layer_norm_sample};
 const td_op tdi_op_layer_norm_backward = {TD_ROW_layer_norm_backward,
-                                          .save_in = 31,
+                                          .save_in = 63,
                                           .flags = TD_OP_BWD_DIFF | TD_OP_GOUT_NULL,
                                           .infer = layer_norm_backward_infer,
                                           .backward = layer_norm_backward_backward,

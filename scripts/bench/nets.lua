@@ -138,9 +138,10 @@ function Layer:init(width, heads)
   self.wide = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 end
 
+--- x + attention, and the norm of that sum, are one op.
 function Layer:forward(x)
-  x = x + self.attention(self.ln1(x))
-  return x + self.wide(self.ln2(x))
+  local normed, sum = tide.add_layer_norm(x, self.attention(self.ln1(x)), self.ln2.weight, self.ln2.bias)
+  return sum + self.wide(normed)
 end
 
 local GPT = nn.Module:extend "GPT"

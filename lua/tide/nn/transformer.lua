@@ -1,4 +1,5 @@
 --- The layer of a transformer's encoder, put together from layers that are plugins.
+local core = require "tide.core"
 local Module = require "tide.nn.module"
 local util = require "tide.util"
 
@@ -8,8 +9,8 @@ local OPTIONS = {dim_feedforward = 2048, dropout = 0.1, activation = "relu", lay
                  norm_first = false, bias = true, is_causal = false}
 
 --- Attention to itself, then two linear layers at each place, each with a shortcut and a layer norm (Vaswani et al. 2017,
---- arXiv:1706.03762). Parameters are named as PyTorch's: self_attn, linear1, linear2, norm1, norm2. What is dropped in training
---- are results, not weights of attention.
+--- arXiv:1706.03762). Parameters are named as PyTorch's: self_attn, linear1, linear2, norm1, norm2. Dropped in training are weights of
+--- attention, its results, and those of both linear layers.
 ---
 ---     local layer = nn.TransformerEncoderLayer(128, 4, {dim_feedforward = 512, batch_first = true, norm_first = true, is_causal = true})
 ---     local y = layer(x)                                   -- x, y (N, T, 128)
@@ -32,11 +33,23 @@ local function read(who, d_model, nhead, opts)
   return d_model, nhead, o
 end
 
+--- The sum of two tensors, and a norm of it: one pass over memory where the norm is the layer norm that was put there.
+local function add_norm(norm, x, r)
+  if norm.__name ~= "LayerNorm" then
+    local sum = x + r
+    return norm(sum), sum
+  end
+  local o = norm:options()
+  local w = o.elementwise_affine and norm.weight or nil
+  return core.ops.add_layer_norm(x, r, w, w and o.bias and norm.bias or nil, {dims = #o.normalized_shape, eps = o.eps})
+end
+
 function Layer:init(d_model, nhead, opts)
   local nn = require "tide.nn"
   local d, heads, o = read(self.__name, d_model, nhead, opts)
   self.norm_first, self.activation = o.norm_first, o.activation
-  self.self_attn = nn.MultiheadAttention {d, heads, bias = o.bias, batch_first = o.batch_first, is_causal = o.is_causal}
+  self.self_attn = nn.MultiheadAttention {d, heads, bias = o.bias, batch_first = o.batch_first, is_causal = o.is_causal,
+    dropout = o.dropout}
   self.linear1 = nn.Linear {d, o.dim_feedforward, bias = o.bias}
   self.linear2 = nn.Linear {o.dim_feedforward, d, bias = o.bias}
   self.norm1, self.norm2 = nn.LayerNorm(d, o.layer_norm_eps), nn.LayerNorm(d, o.layer_norm_eps)
@@ -55,11 +68,11 @@ function Layer:forward(x, mask, key_padding_mask)
     return self.dropout(self.linear2(self.dropout(self.activation == "gelu" and z:gelu() or z:relu())))
   end
   if self.norm_first then
-    x = x + attend(self.norm1(x))
-    return x + feed(self.norm2(x))
+    local z, sum = add_norm(self.norm2, x, attend(self.norm1(x)))
+    return sum + feed(z)
   end
-  x = self.norm1(x + attend(x))
-  return self.norm2(x + feed(x))
+  x = add_norm(self.norm1, x, attend(x))
+  return (add_norm(self.norm2, x, feed(x)))
 end
 
 M.TransformerEncoderLayer = Layer
