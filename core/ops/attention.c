@@ -2,12 +2,14 @@
  * z = scale q k^T + mask:
  *     lse_i = log(sum_j exp(z_ij))   p = exp(z - lse)   y = p v
  *     gv = p^T g   dz = p (g v^T - sum(g y))   gq = scale dz k   gk = scale dz^T q
- * q, y, g (..., H, T, D or E)   k (..., H', S, D)   v (..., H', S, E)   lse (..., H, T)   mask: to (..., H, T, S) */
+ * With dropout, c = kept / (1 - dropout):  y = (c p) v   gv = (c p)^T g   dz = p (c (g v^T) - sum(g y))
+ * q, y, g (..., H, T, D or E)   k (..., H', S, D)   v (..., H', S, E)   lse (..., H, T)   mask: to (..., H, T, S)
+ * kept (..., H, T, S) */
 #include "common.h"
 #include "rules.h"
 
 typedef td_scaled_dot_product_attention_attr attributes;
-TDI_SAME_LAYOUT(attributes, td_scaled_dot_product_attention_backward_attr, has_scale);
+TDI_SAME_LAYOUT(attributes, td_scaled_dot_product_attention_backward_attr, dropout);
 
 /* ---- shapes ---- */
 
@@ -16,6 +18,21 @@ static bool same_leading(const td_view *a, const td_view *b, int32_t n)
     for (int32_t i = 0; i < n; i++)
         if (a->dim[i] != b->dim[i]) return false;
     return true;
+}
+
+/* Whether kept is a bool mask (..., H, T, S), and there where something is dropped. */
+static bool kept_ok(const char *op, const td_view *kept, const td_view *q, int64_t s, double dropout)
+{
+    if (!(dropout >= 0 && dropout <= 1))
+        return td_fail("%s: dropout: expected a probability in 0..1, got %g", op, dropout);
+    if (!kept)
+        return dropout == 0 || td_fail("%s: kept: expected the mask of what dropout %g keeps, got none "
+                                       "(nn.functional.attention draws it)",
+                                       op, dropout);
+    td_view want = *q;
+    want.dim[want.nd - 1] = s;
+    if (!tdi_shapes_equal(op, "kept", kept, "the weights", &want)) return false;
+    return kept->dt == TD_BOOL || td_fail_as(TD_EDTYPE, "%s: kept: expected bool, got %s", op, td_dtype_name(kept->dt));
 }
 
 /* Whether mask broadcasts to (..., H, T, S). */
@@ -57,11 +74,14 @@ static bool inputs_ok(const char *op, const td_infer *i, const td_view *q, const
 static bool forward_infer(td_infer *i)
 {
     const td_view *const *in = i->in;
-    if (!inputs_ok("scaled_dot_product_attention", i, in[0], in[1], in[2], in[3])) return false;
+    const char *op = "scaled_dot_product_attention";
+    const attributes *a = i->attr;
+    if (!inputs_ok(op, i, in[0], in[1], in[2], in[3])) return false;
+    if (!kept_ok(op, in[4], in[0], in[1]->dim[in[1]->nd - 2], a->dropout)) return false;
     td_view *y = i->out[0], *lse = i->out[1];
     y->dim[y->nd - 1] = in[2]->dim[y->nd - 1];
     lse->nd = y->nd - 1;
-    return tdi_extents_ok("scaled_dot_product_attention", y);
+    return tdi_extents_ok(op, y);
 }
 
 /* ---- definition ---- */
@@ -99,6 +119,12 @@ static double scale_of(const attributes *a, const td_tensor *q)
 {
     int64_t d = td_dim(q, -1);
     return a->has_scale ? a->scale : d > 0 ? 1 / sqrt((double)d) : 1;
+}
+
+/* Weights, or their gradients, as far as dropout keeps them. */
+static td_tensor *as_kept(td_tensor *p, td_tensor *kept, const attributes *a)
+{
+    return kept ? td_where(kept, tdi_times(p, a->dropout < 1 ? 1 / (1 - a->dropout) : 0), td_number(0)) : p;
 }
 
 /* z, -inf where q may not look; k has q's heads. */
@@ -140,7 +166,7 @@ static bool forward_decompose(const td_call *c, td_tensor **out)
     }
     td_tensor *m = row_peak(z), *e = td_exp(td_sub(z, m)), *sum = td_sum(e, td_dims(-1), true);
     td_tensor *divisor = td_masked_fill(sum, td_eq(sum, td_number(0)), 1);
-    out[0] = td_matmul(td_div(e, divisor), v);
+    out[0] = td_matmul(as_kept(td_div(e, divisor), c->in[4], c->attr), v);
     out[1] = td_squeeze(td_add(m, td_log(sum)), td_dims(-1));
     return !td_failed();
 }
@@ -150,38 +176,44 @@ static bool forward_backward(const td_call *c, td_tensor *const *gout, td_tensor
     const attributes *a = c->attr;
     td_tensor *const *in = c->in;
     (void)need;
-    return !gout[0] || td_scaled_dot_product_attention_backward(gout[0], in[0], in[1], in[2], in[3], c->out[0],
+    return !gout[0] || td_scaled_dot_product_attention_backward(gout[0], in[0], in[1], in[2], in[3], in[4], c->out[0],
                                                                 c->out[1], a->is_causal, a->has_scale ? a->scale : NAN,
-                                                                &gin[0], &gin[1], &gin[2]);
+                                                                a->dropout, &gin[0], &gin[1], &gin[2]);
 }
 
 /* Plain; causal with two heads that share one of k and v; a mask with a row that sees nothing, and a scale; a number to
- * add for each head. */
+ * add for each head; causal with dropout; dropout and a mask. */
 static bool forward_sample(uint32_t i, td_sample *s)
 {
     attributes *a = s->opts;
     s->in[0] = i == 0 ? tdi_normal(td_dims(3, 2)) : tdi_normal(td_dims(2, 2, 3, 2));
     s->in[1] = i == 0 ? tdi_normal(td_dims(4, 2)) : tdi_normal(td_dims(2, i == 1 ? 1 : 2, 4, 2));
     s->in[2] = i == 0 ? tdi_normal(td_dims(4, 3)) : tdi_normal(td_dims(2, i == 1 ? 1 : 2, 4, 3));
-    if (i == 1) a->is_causal = true;
-    if (i == 2) {
+    if (i == 1 || i == 4) a->is_causal = true;
+    if (i > 3) {
+        td_tensor *u = td_rand(td_dims(2, 2, 3, 4), TD_F32);
+        s->in[4] = td_ge(u, td_number(0.4));
+        a->dropout = 0.4;
+    }
+    if (i == 2 || i == 5) {
         static const unsigned char may[12] = {1, 1, 0, 1, 0, 0, 0, 0, 0, 1, 1, 0};
         s->in[3] = td_from_data(TD_BOOL, td_dims(3, 4), may);
         a->has_scale = true;
         a->scale = 0.5;
     }
     if (i == 3) s->in[3] = tdi_normal(td_dims(2, 1, 4));
-    return i < 4;
+    return i < 6;
 }
 
-/* ---- gradient: g q k v mask y lse -> gq gk gv ---- */
+/* ---- gradient: g q k v mask kept y lse -> gq gk gv ---- */
 
 static bool backward_infer(td_infer *i)
 {
     const char *op = "scaled_dot_product_attention_backward";
     const td_view *const *in = i->in;
-    const td_view *g = in[0], *q = in[1], *k = in[2], *v = in[3], *y = in[5], *lse = in[6];
-    if (!inputs_ok(op, i, q, k, v, in[4])) return false;
+    const td_view *g = in[0], *q = in[1], *k = in[2], *v = in[3], *y = in[6], *lse = in[7];
+    const attributes *a = i->attr;
+    if (!inputs_ok(op, i, q, k, v, in[4]) || !kept_ok(op, in[5], q, k->dim[k->nd - 2], a->dropout)) return false;
     td_view out = *q, rows = *q;
     out.dim[q->nd - 1] = v->dim[q->nd - 1];
     rows.nd--;
@@ -198,34 +230,34 @@ static bool backward_decompose(const td_call *c, td_tensor **out)
     const attributes *a = c->attr;
     td_tensor *const *in = c->in, *g = in[0], *q = in[1], *k = for_heads(in[2], q), *v = for_heads(in[3], q);
     double scale = scale_of(a, q);
-    td_tensor *z = scores(q, k, in[4], a), *lse = td_unsqueeze(in[6], -1);
+    td_tensor *z = scores(q, k, in[4], a), *lse = td_unsqueeze(in[7], -1);
     td_tensor *none = td_eq(lse, td_number(-INFINITY)); /* rows that see nothing, whose z - lse is no number */
     td_tensor *p = td_exp(td_sub(td_masked_fill(z, none, -INFINITY), td_masked_fill(lse, none, 0)));
-    td_tensor *along = td_sum(td_mul(g, in[5]), td_dims(-1), true);
-    td_tensor *dz = td_mul(p, td_sub(td_matmul(g, swapped(v)), along));
+    td_tensor *along = td_sum(td_mul(g, in[6]), td_dims(-1), true);
+    td_tensor *dz = td_mul(p, td_sub(as_kept(td_matmul(g, swapped(v)), in[5], a), along));
     out[0] = tdi_times(td_matmul(dz, k), scale);
     out[1] = per_shared_head(tdi_times(td_matmul(swapped(dz), q), scale), in[2]);
-    out[2] = per_shared_head(td_matmul(swapped(p), g), in[3]);
+    out[2] = per_shared_head(td_matmul(swapped(as_kept(p, in[5], a)), g), in[3]);
     return !td_failed();
 }
 
 static bool backward_sample(uint32_t i, td_sample *s)
 {
-    td_tensor *in[4] = {NULL};
+    td_tensor *in[5] = {NULL};
     attributes *a = s->opts;
-    td_sample forward = {a, in, 4};
+    td_sample forward = {a, in, 5};
     if (!forward_sample(i, &forward)) return false;
-    for (int k = 0; k < 4; k++) s->in[1 + k] = in[k];
-    if (!td_scaled_dot_product_attention_full(in[0], in[1], in[2], in[3], a->is_causal, a->has_scale ? a->scale : NAN,
-                                              &s->in[5], &s->in[6]))
+    for (int k = 0; k < 5; k++) s->in[1 + k] = in[k];
+    if (!td_scaled_dot_product_attention_full(in[0], in[1], in[2], in[3], in[4], a->is_causal,
+                                              a->has_scale ? a->scale : NAN, a->dropout, &s->in[6], &s->in[7]))
         return false;
-    s->in[0] = tdi_normal(td_shape(s->in[5]));
+    s->in[0] = tdi_normal(td_shape(s->in[6]));
     return true;
 }
 
 /* lse is auxiliary, so the second derivative is that of the definition. */
 const td_op tdi_op_scaled_dot_product_attention = {TD_ROW_scaled_dot_product_attention,
-                                                   .save_in = 15,
+                                                   .save_in = 31,
                                                    .save_out = 3,
                                                    .flags = TD_OP_GOUT_NULL,
                                                    .infer = forward_infer,

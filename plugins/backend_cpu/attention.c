@@ -19,9 +19,9 @@ enum { ROWS_PACKED = (ROWS + TG_COLUMNS - 1) / TG_COLUMNS * TG_COLUMNS, WIDE_PAC
 
 /** What is to be done. In a call the views' leading axes, all but the last three, count as one; h: heads of q. */
 typedef struct {
-    const td_view *q, *k, *v, *mask;
+    const td_view *q, *k, *v, *mask, *kept;
     int64_t batch, h, shared, group, t, s, d, e; /* shared: heads of k and v; group: heads of q to each */
-    float scale;
+    float scale, more;                           /* more: what a weight that dropout keeps is multiplied with */
     bool causal;
 } problem;
 
@@ -54,6 +54,13 @@ static problem read_problem(const td_view *q, const td_view *k, const td_view *v
     return a;
 }
 
+static problem with_dropout(problem a, const td_view *kept, double dropout)
+{
+    a.kept = kept;
+    a.more = dropout < 1 ? (float)(1 / (1 - dropout)) : 0;
+    return a;
+}
+
 /** How far into v batch b and head h lie; v is aligned at its last axis with nd axes, those of extent 1 repeat. */
 static int64_t place_of(const td_view *v, const td_view *like, int64_t b, int64_t h)
 {
@@ -75,9 +82,8 @@ static lines head_of(const td_view *v, int64_t b, int64_t h)
     return (lines){(float *)v->p + place_of(v, v, b, h), v->stride[v->nd - 2]};
 }
 
-static head_mask mask_of(const problem *a, int64_t b, int64_t h)
+static head_mask mask_of(const problem *a, const td_view *m, int64_t b, int64_t h)
 {
-    const td_view *m = a->mask;
     if (!m) return (head_mask){NULL};
     int64_t at = place_of(m, a->q, b, h);
     head_mask to = {(const char *)m->p + at * (int64_t)td_dtype_size(m->dt), m->dt == TD_F32, 0, 0};
@@ -105,6 +111,17 @@ static void mask_tile(const problem *a, const head_mask *m, float *z, int64_t ke
             for (int64_t r = 0; r < rows; r++) to[r] = may[r * m->row] ? to[r] : -INFINITY;
         }
         for (int64_t r = 0; r < before; r++) to[r] = -INFINITY;
+    }
+}
+
+/** to = a tile of weights or of their gradients as far as dropout keeps them; may be the tile. */
+static void drop_tile(const problem *a, const head_mask *kept, float *to, const float *tile, int64_t key, int64_t n,
+                      int64_t row, int64_t rows)
+{
+    const float more = a->more;
+    for (int64_t j = 0; j < n; j++) {
+        const unsigned char *keep = (const unsigned char *)kept->p + row * kept->row + (key + j) * kept->key;
+        for (int64_t r = 0; r < rows; r++) to[j * ROWS + r] = keep[r * kept->row] ? tile[j * ROWS + r] * more : 0;
     }
 }
 
@@ -190,7 +207,7 @@ static void forward_rows(const problem *a, const td_kargs *args, int64_t b, int6
 {
     int64_t rows = least(a->t - row, ROWS), last = a->causal ? least(a->s, row + rows) : a->s;
     lines k = head_of(a->k, b, h / a->group), v = head_of(a->v, b, h / a->group), y = head_of(args->out[0], b, h);
-    head_mask m = mask_of(a, b, h);
+    head_mask m = mask_of(a, a->mask, b, h), kept = mask_of(a, a->kept, b, h);
     float *lse = (float *)args->out[1]->p + (b * a->h + h) * a->t + row;
     pack_rows(w->qt, head_of(a->q, b, h), row, rows, a->d, a->scale);
     memset(w->y, 0, (size_t)(rows * a->e) * sizeof *w->y);
@@ -199,6 +216,7 @@ static void forward_rows(const problem *a, const td_kargs *args, int64_t b, int6
         int64_t n = least(last - key, KEYS);
         scores(a, &m, k, w->qt, w->z, key, n, row, rows);
         softmax_tile(w, n, whole(rows));
+        if (kept.p) drop_tile(a, &kept, w->z, w->z, key, n, row, rows);
         for (int64_t r = 0; key > 0 && r < rows; r++)
             for (int64_t j = 0; j < a->e; j++) w->y[r * a->e + j] *= w->keep[r];
         multiply(rows, a->e, n, w->z, 1, ROWS, readable(v, key, n, a->e, w->v), w->y, a->e);
@@ -227,7 +245,8 @@ static double work_of(const problem *a)
 static problem forward_problem(const td_kargs *a)
 {
     const td_scaled_dot_product_attention_attr *o = a->attr;
-    return read_problem(a->in[0], a->in[1], a->in[2], a->in[3], o->is_causal, o->has_scale, o->scale);
+    problem p = read_problem(a->in[0], a->in[1], a->in[2], a->in[3], o->is_causal, o->has_scale, o->scale);
+    return with_dropout(p, a->in[4], o->dropout);
 }
 
 static bool run_attention(const td_kargs *args)
@@ -281,17 +300,17 @@ static void read_rows(const problem *a, const float *lse, lines g, lines y, int6
     }
 }
 
-/** Rows row .. of one head of q: writes gq, adds to gk and gv. args: g q k v mask y lse -> gq gk gv */
+/** Rows row .. of one head of q: writes gq, adds to gk and gv. args: g q k v mask kept y lse -> gq gk gv */
 static void backward_rows(const problem *a, const td_kargs *args, int64_t b, int64_t h, int64_t row, lines gk, lines gv,
                           backward_room *w)
 {
     int64_t rows = least(a->t - row, ROWS), last = a->causal ? least(a->s, row + rows) : a->s;
     lines k = head_of(a->k, b, h / a->group), v = head_of(a->v, b, h / a->group), q = head_of(a->q, b, h);
     lines g = head_of(args->in[0], b, h), gq = head_of(args->out[0], b, h);
-    head_mask m = mask_of(a, b, h);
+    head_mask m = mask_of(a, a->mask, b, h), kept = mask_of(a, a->kept, b, h);
     pack_rows(w->qt, q, row, rows, a->d, a->scale);
     pack_rows(w->gt, g, row, rows, a->e, 1);
-    read_rows(a, (const float *)args->in[6]->p + (b * a->h + h) * a->t, g, head_of(args->in[5], b, h), row, rows, w);
+    read_rows(a, (const float *)args->in[7]->p + (b * a->h + h) * a->t, g, head_of(args->in[6], b, h), row, rows, w);
     operand rows_of_q = readable(q, row, rows, a->d, w->q), rows_of_g = readable(g, row, rows, a->e, w->g);
     gq.p += row * gq.apart;
     clear(gq, rows, a->d);
@@ -299,7 +318,9 @@ static void backward_rows(const problem *a, const td_kargs *args, int64_t b, int
         int64_t n = least(last - key, KEYS_BACK);
         scores(a, &m, k, w->qt, w->p, key, n, row, rows);
         tg_gemm(n, whole(rows), a->e, v.p + key * v.apart, v.apart, 1, w->gt, w->dz, ROWS, false);
+        if (kept.p) drop_tile(a, &kept, w->dz, w->dz, key, n, row, rows);
         softmax_tile_back(a, w, n, whole(rows));
+        if (kept.p) drop_tile(a, &kept, w->p, w->p, key, n, row, rows);
         multiply(n, a->e, rows, w->p, ROWS, 1, rows_of_g, gv.p + key * gv.apart, gv.apart);
         multiply(n, a->d, rows, w->dz, ROWS, 1, rows_of_q, gk.p + key * gk.apart, gk.apart);
         multiply(rows, a->d, n, w->dz, 1, ROWS, readable(k, key, n, a->d, w->k), gq.p, gq.apart);
@@ -319,7 +340,8 @@ static void backward_heads(const problem *a, const td_kargs *args, int64_t b, in
 static problem backward_problem(const td_kargs *a)
 {
     const td_scaled_dot_product_attention_backward_attr *o = a->attr;
-    return read_problem(a->in[1], a->in[2], a->in[3], a->in[4], o->is_causal, o->has_scale, o->scale);
+    problem p = read_problem(a->in[1], a->in[2], a->in[3], a->in[4], o->is_causal, o->has_scale, o->scale);
+    return with_dropout(p, a->in[5], o->dropout);
 }
 
 static bool run_attention_backward(const td_kargs *args)
@@ -365,7 +387,7 @@ static bool backward_takes_sizes(const td_kargs *a)
 static bool backward_takes_strides(const td_kargs *a)
 {
     return backward_takes_sizes(a) && rows_dense(a->in[0]) && rows_dense(a->in[1]) && rows_dense(a->in[2]) &&
-           rows_dense(a->in[3]) && rows_dense(a->in[5]) && td_view_dense(a->in[6]);
+           rows_dense(a->in[3]) && rows_dense(a->in[6]) && td_view_dense(a->in[7]);
 }
 
 /** y as (..., T, H, E) in memory, so that the heads of a row lie side by side. */

@@ -7,6 +7,7 @@
 typedef struct {
     int64_t embed_dim, num_heads;
     bool bias, batch_first, is_causal;
+    double dropout;
 } options;
 static const td_opt opts[] = {
     TD_OPT(options, embed_dim, TD_O_INT, NULL, ">= 1", "features of query, key, value and y"),
@@ -14,6 +15,8 @@ static const td_opt opts[] = {
     TD_OPT(options, bias, TD_O_BOOL, "true", NULL, "whether the projections have biases"),
     TD_OPT(options, batch_first, TD_O_BOOL, "false", NULL, "query and y (N, T, E) instead of (T, N, E)"),
     TD_OPT(options, is_causal, TD_O_BOOL, "false", NULL, "whether step i of query sees only steps 1..i of key"),
+    TD_OPT(options, dropout, TD_O_NUM, "0", ">= 0, <= 1",
+           "probability of a zero in place of a weight of attention, in training"),
 };
 
 static bool init(td_module *self, const void *given)
@@ -89,6 +92,12 @@ static bool masks_ok(td_tensor *attn_mask, td_tensor *padding, int64_t n, int64_
                       (long long)s, td_describe(padding).s);
 }
 
+/* What dropout keeps, drawn as nn.Dropout draws it: the same on every backend and for any number of threads. */
+static td_tensor *drawn(td_ints shape, double p)
+{
+    return td_ge(td_random_bits(shape), td_integer((int64_t)(p * 4294967296.0)));
+}
+
 static td_tensor *attend(td_module *self, const options *o, td_tensor *query, td_tensor *key, td_tensor *value,
                          td_tensor *attn_mask, td_tensor *padding)
 {
@@ -112,7 +121,9 @@ static td_tensor *attend(td_module *self, const options *o, td_tensor *query, td
                           td_describe(query).s, td_describe(key).s, td_describe(value).s);
     if (!masks_ok(attn_mask, padding, n, o->num_heads, t, s)) return NULL;
     td_tensor *mask = joined_mask(attn_mask, padding, n, o->num_heads);
-    td_tensor *y = td_scaled_dot_product_attention(q, k, v, mask, o->is_causal, NAN);
+    double p = td_training(self) ? o->dropout : 0;
+    td_tensor *kept = p > 0 ? drawn(td_dims(n, o->num_heads, t, s), p) : NULL;
+    td_tensor *y = td_scaled_dot_product_attention(q, k, v, mask, kept, o->is_causal, NAN, p);
     y = td_permute(y, o->batch_first ? td_dims(0, 2, 1, 3) : td_dims(2, 0, 1, 3));
     y = td_reshape(y, td_shape(query));
     return td_run_child(self, "out_proj", y);
@@ -128,13 +139,14 @@ static bool forward(td_module *self, td_tensor *const *in, uint32_t n_in, td_ten
     return out[0] != NULL;
 }
 
-static bool sample(uint32_t i, td_sample *s) /* self attention; another key, no bias; causal, batch first, padding */
+static bool sample(uint32_t i,
+                   td_sample *s) /* self attention; another key, no bias; causal, batch first, padding; dropout */
 {
-    *(options *)s->opts = (options){4, 2, i != 1, i == 2, i == 2};
+    *(options *)s->opts = (options){4, 2, i != 1, i == 2, i == 2, i == 3 ? 0.5 : 0};
     s->in[0] = td_randn(td_dims(3, 2, 4), TD_F32);
     if (i == 1) s->in[1] = td_randn(td_dims(4, 2, 4), TD_F32);
     if (i == 2) s->in[4] = td_from_data(TD_BOOL, td_dims(3, 2), (const unsigned char[]){0, 0, 0, 1, 0, 0});
-    return i < 3;
+    return i < 4;
 }
 
 static const td_layer multihead_attention = {
@@ -145,7 +157,7 @@ static const td_layer multihead_attention = {
            "embed_dim): key left out is query, value left out is key. attn_mask (T, S) or (N num_heads, T, S) and "
            "key_padding_mask (N, S), as PyTorch's, are true for what may not be seen, or numbers that are added to the "
            "scores. Parameters as PyTorch's: in_proj_weight, uniform in +-sqrt(6 / (4 embed_dim)), in_proj_bias, 0, "
-           "and out_proj, a Linear whose bias starts at 0.",
+           "and out_proj, a Linear whose bias starts at 0. dropout drops weights of attention, after the softmax.",
     .opts = TD_OPTS(options, opts),
     .in = "query key? value? attn_mask?~ key_padding_mask?~",
     .out = "y",

@@ -6,10 +6,10 @@ local nn, attention = tide.nn, tide.scaled_dot_product_attention
 
 local function shape(t) return tostring(t:shape()) end
 
-local function everything(q, k, v, mask, options)
+local function everything(q, k, v, ...)
   local x = {}
   for i, t in ipairs {q, k, v} do x[i] = t:detach():requires_grad_() end
-  local y = attention(x[1], x[2], x[3], mask, options)
+  local y = attention(x[1], x[2], x[3], ...)
   local weights = tide.arange(1, y:numel() + 1):reshape(y:shape()):cos()
   return {y, table.unpack(tide.grad({(y * weights):sum()}, x))}
 end
@@ -49,6 +49,30 @@ describe("scaled_dot_product_attention", function()
       check(q, k, v, tide.randn(s[1], 1, s[2], s[3]), {scale = 0.3})
       check(q, k, v, tide.rand(2, 1, s[3]):lt(0.7), {is_causal = true})
     end
+  end)
+
+  it("drops weights of attention", function()
+    tide.manual_seed(7)
+    local v = tide.randn(2, 3, 9, 5)
+    for _, s in ipairs {{4, 9, 6}, {70, 9, 8}} do
+      local q, k = tide.randn(2, 3, s[1], s[3]), tide.randn(2, 3, s[2], s[3])
+      local kept = tide.rand(2, 3, s[1], s[2]):ge(0.3)
+      check(q, k, v, nil, kept, {dropout = 0.3})
+      check(q, k, v, nil, kept, {dropout = 0.3, is_causal = true})
+      check(q, k, v, tide.rand(s[1], s[2]):lt(0.7), kept, {dropout = 1})
+      local all = tide.ones({table.unpack(kept:shape())}, {dtype = "bool"})
+      assert(attention(q, k, v):equal(attention(q, k, v, nil, all)))
+    end
+    local q, k = tide.randn(2, 130, 16), tide.randn(2, 150, 16)
+    check(q, k, tide.randn(2, 150, 16), nil, tide.rand(2, 130, 150):ge(0.5), {dropout = 0.5, is_causal = true})
+  end)
+
+  it("wants to be given what dropout keeps", function()
+    local q = tide.randn(1, 3, 4)
+    fails_with(function() attention(q, q, q, {dropout = 0.1}) end, "kept: expected the mask of what dropout 0.1 keeps, got none")
+    fails_with(function() attention(q, q, q, nil, tide.ones({3, 3}, {dtype = "bool"}), {dropout = 0.1}) end, "kept", "(1, 3, 3)")
+    fails_with(function() attention(q, q, q, nil, tide.ones {1, 3, 3}, {dropout = 0.1}) end, "kept: expected bool, got f32")
+    fails_with(function() attention(q, q, q, {dropout = 2}) end, "dropout")
   end)
 
   it("works on two and more axes", function()
@@ -224,5 +248,56 @@ describe("nn.TransformerEncoderLayer", function()
     fails_with(function() nn.TransformerEncoderLayer(8, 2, {activation = "tanh"}) end, "activation", "'relu' or 'gelu'")
     fails_with(function() nn.TransformerEncoderLayer(8, 2, {nhaed = 2}) end, "nhaed")
     fails_with(function() nn.TransformerEncoderLayer(8, 3) end, "num_heads")
+  end)
+end)
+
+describe("nn.functional.attention", function()
+  local F = nn.functional
+
+  it("is the op, and draws what dropout keeps from the seed alone", function()
+    tide.manual_seed(1)
+    local q, k, v = tide.randn(2, 2, 40, 8), tide.randn(2, 2, 30, 8), tide.randn(2, 2, 30, 8)
+    assert(F.attention(q, k, v):equal(attention(q, k, v)))
+    assert(F.attention(q, k, v, {is_causal = true, scale = 0.5}):equal(attention(q, k, v, {is_causal = true, scale = 0.5})))
+    local before, results = tide.get_num_threads(), {}
+    for threads = 1, 2 do
+      tide.set_num_threads(threads)
+      tide.manual_seed(5)
+      results[threads] = F.attention(q, k, v, {dropout = 0.4})
+    end
+    tide.set_num_threads(before)
+    assert(results[1]:equal(results[2]))
+    assert.is_false(results[1]:equal(F.attention(q, k, v, {dropout = 0.4})))
+    assert.equal(0, F.attention(q, k, v, {dropout = 1}):abs():sum():item())
+    fails_with(function() F.attention(q, k, v, {dropout = -1}) end, "attention: dropout: expected a number from 0 to 1")
+    fails_with(function() F.attention(q, k, v, {droput = 0.1}) end, "attention: there is no option 'droput'")
+  end)
+
+  it("keeps the mean of what it drops from", function()
+    tide.manual_seed(2)
+    local q, k, v = tide.randn(1, 1, 8), tide.randn(1, 400, 8), tide.ones(1, 400, 1)
+    local total = 0
+    for _ = 1, 50 do total = total + F.attention(q * 0, k, v, {dropout = 0.5}):item() end
+    assert.near(1, total / 50, 0.03)
+  end)
+end)
+
+describe("nn.MultiheadAttention with dropout", function()
+  it("drops in training only", function()
+    tide.manual_seed(3)
+    local m, x = nn.MultiheadAttention {8, 2, dropout = 0.5}, tide.randn(6, 3, 8)
+    assert.is_false(m(x):equal(m(x)))
+    m:eval()
+    local plain = nn.MultiheadAttention(8, 2)
+    plain:load_state_dict(m:state_dict())
+    assert(m(x):equal(plain(x)))
+  end)
+
+  it("has right gradients with what was drawn", function()
+    local m = nn.MultiheadAttention {4, 2, dropout = 0.3}:to "f64"
+    assert(tide.gradcheck(function(x)
+      tide.manual_seed(4)
+      return m(x)
+    end, {tide.randn(3, 2, 4):to "f64"}))
   end)
 end)

@@ -29,10 +29,12 @@ local function run(case, dtype)
   local inputs, wanted = {}, {}
   for i, x in ipairs(case.inputs) do
     inputs[i] = tensor(x, dtype)
-    if i <= (case.kind == "op" and 3 or #case.inputs) then wanted[#wanted + 1] = inputs[i]:requires_grad_() end
+    if i <= (case.leaves or case.kind == "op" and 3 or #case.inputs) then wanted[#wanted + 1] = inputs[i]:requires_grad_() end
   end
   if case.kind == "op" then
-    return {tide[case.name](inputs[1], inputs[2], inputs[3], inputs[4], next(case.options) and case.options)}, wanted
+    local f, options = tide[case.name], next(case.options) and case.options
+    if case.kept then return {f(inputs[1], inputs[2], inputs[3], nil, tensor(case.kept, dtype), options)}, wanted end
+    return {f(inputs[1], inputs[2], inputs[3], inputs[4], options)}, wanted
   end
   local m = module_of(case, dtype)
   for _, p in ipairs(m:parameters()) do wanted[#wanted + 1] = p end

@@ -1,4 +1,4 @@
-"""Writes tests/ref/sequence.lua: recurrent networks and attention as PyTorch computes them, in f64.
+"""Writes tests/ref/sequence.lua: recurrent networks, attention and shortcuts with a norm as PyTorch computes them, in f64.
 usage: python3 tests/ref/make_sequence.py      (PyTorch 2; run once, the file is kept)"""
 import os
 
@@ -131,6 +131,53 @@ def encoder(label, mask=None, **options):
 
 encoder("norm behind")
 encoder("norm in front, gelu, masked", mask=hide, batch_first=True, norm_first=True, activation="gelu")
+
+
+def attention_dropped(label, q, k, v, p, causal=False):
+    """softmax, then what is kept of the weights divided by 1 - p, as dropout does."""
+    q, k, v = (t.requires_grad_() for t in (q, k, v))
+    z = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
+    if causal:
+        z = z.masked_fill(torch.ones(z.shape[-2:], dtype=torch.bool).triu(1), -float("inf"))
+    kept = torch.rand(z.shape) >= p
+    y = (z.softmax(-1) * kept / (1 - p)) @ v
+    record("op", "scaled_dot_product_attention", label, {"dropout": p, "is_causal": causal}, {}, [q, k, v], [y], [q, k, v])
+    cases[-1]["kept"] = kept
+
+
+attention_dropped("dropout", R(2, 2, 5, 4), R(2, 2, 6, 4), R(2, 2, 6, 3), 0.25)
+attention_dropped("dropout, causal", R(2, 2, 7, 4), R(2, 2, 7, 4), R(2, 2, 7, 4), 0.5, True)
+
+
+def cell(name, label, given=False, single=False, **options):
+    m = getattr(torch.nn, name)(**options)
+    shape = (lambda n: (n,)) if single else (lambda n: (3, n))
+    x = R(shape(options["input_size"])).requires_grad_()
+    states = [R(shape(options["hidden_size"])).requires_grad_() for _ in range(2 if name == "LSTMCell" else 1)] if given else []
+    out = m(x, (tuple(states) if name == "LSTMCell" else states[0]) if given else None)
+    out = list(out) if name == "LSTMCell" else [out]
+    record("module", name, label, options, dict(m.state_dict()), [x, *states], out, [x, *states, *m.parameters()])
+
+
+for kind in ("LSTMCell", "GRUCell", "RNNCell"):
+    cell(kind, "plain", input_size=3, hidden_size=2)
+    cell(kind, "with states", given=True, input_size=2, hidden_size=3)
+    cell(kind, "without biases, one row", given=True, single=True, bias=False, input_size=2, hidden_size=2)
+cell("RNNCell", "relu", given=True, nonlinearity="relu", input_size=3, hidden_size=3)
+
+
+def add_norm(label, shape, dims, affine=True, eps=1e-5):
+    x, r = R(shape).requires_grad_(), R(shape).requires_grad_()
+    tail = shape[len(shape) - dims:]
+    weights = [R(tail).requires_grad_(), R(tail).requires_grad_()] if affine else []
+    y = F.layer_norm(x + r, tail, *weights, eps=eps)
+    record("op", "add_layer_norm", label, {"dims": dims, "eps": eps}, {}, [x, r, *weights], [y, x + r], [x, r, *weights])
+    cases[-1]["leaves"] = len(weights) + 2
+
+
+add_norm("one axis", (2, 3, 4), 1)
+add_norm("two axes, no weights", (2, 3, 4), 2, affine=False, eps=0.1)
+add_norm("a long axis", (5, 37), 1)
 
 with open(os.path.join(HERE, "sequence.lua"), "w", encoding="utf-8") as f:
     f.write(f"-- Recurrent networks and attention, computed by PyTorch {torch.__version__.split('+')[0]} with make_sequence.py. "

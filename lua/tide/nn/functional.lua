@@ -108,6 +108,29 @@ function M.batch_norm(x, opts)
   return core.ops.batch_norm(x, o.weight, o.bias, named)
 end
 
+--- Attention, softmax(scale q k^T) v: tide.scaled_dot_product_attention with its mask among the options, and with dropout of the
+--- weights, which is drawn here: element by element, so that a seed gives the same on every backend and for any number of threads.
+---
+---     local y = F.attention(q, k, v, {is_causal = true, dropout = net.training and 0.1 or 0})
+---@param q tide.Tensor   (..., H, T, D)
+---@param k tide.Tensor   (..., H', S, D), H' dividing H
+---@param v tide.Tensor   (..., H', S, E)
+---@param opts {mask?: tide.Tensor, is_causal?: boolean, scale?: number, dropout?: number}?
+---@return tide.Tensor y  (..., H, T, E)
+function M.attention(q, k, v, opts)
+  local o = util.named("attention", opts, {mask = false, is_causal = false, scale = false, dropout = 0})
+  util.expect(type(o.dropout) == "number" and o.dropout >= 0 and o.dropout <= 1, "attention", "dropout", "a number from 0 to 1",
+    o.dropout)
+  local keep
+  if o.dropout > 0 then
+    local shape = {table.unpack(q:shape())}
+    shape[#shape] = k:size(-2)
+    keep = core.ops.random_bits(shape):ge(math.floor(o.dropout * 2 ^ 32))
+  end
+  return core.ops.scaled_dot_product_attention(q, k, v, o.mask or nil, keep,
+    {is_causal = o.is_causal, scale = o.scale or nil, dropout = o.dropout})
+end
+
 return setmetatable(M, {__index = function(_, key)
   local op = type(key) == "string" and (core.ops[key] or core.op(key))
   if not op then
