@@ -22,6 +22,7 @@ typedef struct tdl_state {
     size_t live;                      /* bytes of tensors that userdata hold                                     */
     bool frees;                       /* tensors are dropped by tdl_freeing_alloc                          */
     int tensor_mt, methods, shape_mt; /* registry references                                         */
+    bool deaf;                        /* a worker's: Ctrl-C is for others                                         */
     bool noted;                       /* msg holds an error that was taken from the core and not raised yet      */
     char source[512];                 /* chunks whose names begin so ("@/usr/share/lua/5.4/tide/") are Tide's own */
     size_t source_len;

@@ -74,7 +74,10 @@ static int l_workers(lua_State *L)
 
 /* ---- Ctrl-C, whose handler is ours or a stock interpreter's: that one sets a hook on the script's state ---- */
 
-static bool interrupted(lua_State *L, lua_Hook before) { return lua_gethook(L) != before || td_interrupted(); }
+static bool interrupted(lua_State *L, lua_Hook before)
+{
+    return lua_gethook(L) != before || (!TDL_STATE(L)->deaf && td_interrupted());
+}
 
 static int nothing(lua_State *L)
 {

@@ -97,6 +97,7 @@ static int boot(lua_State *L)
         tdl_enter(L, S, &stay);
         td_interrupt_ignore(true); /* Ctrl-C is for the script's thread */
         tdl_leave(S, &stay, true);
+        S->deaf = true;
     }
     tdl_push_function(L, S, do_task);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &task_key);
