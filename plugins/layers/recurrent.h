@@ -1,4 +1,5 @@
-/* recurrent.h - what LSTM, GRU and RNN have in common: options, parameters, and the stack of layers and directions.
+/* recurrent.h - what LSTM, GRU and RNN have in common: options, parameters, and the stack of layers and directions; their
+ * cells are in recurrent_cell.h.
  * x (T, N, I), or (N, T, I) where batch first, or (T, I) of one sequence   y (T, N, D H), D = 2 for both directions
  * h0, h (L D, N, H): layer 1 forward, layer 1 backward, layer 2 forward, … */
 #ifndef TIDE_LAYERS_RECURRENT_H
@@ -34,6 +35,14 @@ typedef struct {
 typedef td_tensor *recurrent_run(const recurrent_options *o, td_tensor *x, recurrent_weights w, bool reverse,
                                  td_tensor **h, td_tensor **c);
 
+/** What tells one kind from the others. */
+typedef struct {
+    const char *name;
+    int64_t gates;
+    int n_state; /* 2: h and c, else h */
+    recurrent_run *run;
+} recurrent_kind;
+
 /** PyTorch's names: weight_ih_l0, weight_hh_l0_reverse, … */
 static inline const char *recurrent_name(char to[48], const char *what, int64_t layer, bool reverse)
 {
@@ -42,9 +51,9 @@ static inline const char *recurrent_name(char to[48], const char *what, int64_t 
 }
 
 /** Declares all parameters, uniform in +-1 / sqrt(hidden_size). */
-static inline bool recurrent_init(td_module *self, const recurrent_options *o, int64_t gates)
+static inline bool recurrent_init(td_module *self, const recurrent_kind *k, const recurrent_options *o)
 {
-    int64_t width = gates * o->hidden_size, directions = o->bidirectional ? 2 : 1;
+    int64_t width = k->gates * o->hidden_size, directions = o->bidirectional ? 2 : 1;
     double fan = (double)o->hidden_size;
     char name[48];
     for (int64_t l = 0; l < o->num_layers; l++) {
@@ -103,12 +112,14 @@ static inline bool recurrent_inputs_ok(const char *who, const recurrent_options 
     return true;
 }
 
-/** Runs the stack. c0 and c are NULL for a network without cells. */
-static inline bool recurrent_forward(td_module *self, const char *who, recurrent_run *run, td_tensor *x, td_tensor *h0,
-                                     td_tensor *c0, td_tensor **y, td_tensor **h, td_tensor **c)
+/** Runs the stack: x and states given -> y and the last states. */
+static inline bool recurrent_forward(td_module *self, const recurrent_kind *k, td_tensor *const *in, td_tensor **out)
 {
     const recurrent_options *o = td_options(self);
-    if (!recurrent_inputs_ok(who, o, x, h0, c0)) return false;
+    const bool cells = k->n_state == 2;
+    td_tensor *x = in[0], *h0 = in[1], *c0 = cells ? in[2] : NULL;
+    if (cells && !h0 != !c0) return td_fail("%s: expected both h0 and c0 or none of them", k->name);
+    if (!recurrent_inputs_ok(k->name, o, x, h0, c0)) return false;
     bool single = td_ndim(x) == 2;
     int directions = o->bidirectional ? 2 : 1;
     if (single) { /* as a batch of one */
@@ -126,25 +137,24 @@ static inline bool recurrent_forward(td_module *self, const char *who, recurrent
             int64_t place = l * directions + d;
             hs[d] = h0 ? td_select(h0, 0, place) : NULL;
             cs[d] = c0 ? td_select(c0, 0, place) : NULL;
-            part[d] = run(o, x, recurrent_weights_of(self, o, l, d), d == 1, &hs[d], &cs[d]);
+            part[d] = k->run(o, x, recurrent_weights_of(self, o, l, d), d == 1, &hs[d], &cs[d]);
         }
         x = directions == 2 ? td_cat(part, 2, 2) : part[0];
         td_tensor *all[] = {last_h, td_stack(hs, (uint32_t)directions, 0)};
         last_h = l ? td_cat(all, 2, 0) : all[1];
-        if (!c) continue;
+        if (!cells) continue;
         td_tensor *all_c[] = {last_c, td_stack(cs, (uint32_t)directions, 0)};
         last_c = l ? td_cat(all_c, 2, 0) : all_c[1];
     }
     if (td_failed()) return false;
-    *y = single ? td_squeeze(x, td_dims(1)) : o->batch_first ? td_transpose(x, 0, 1) : x;
-    *h = single ? td_squeeze(last_h, td_dims(1)) : last_h;
-    if (c) *c = single ? td_squeeze(last_c, td_dims(1)) : last_c;
+    out[0] = single ? td_squeeze(x, td_dims(1)) : o->batch_first ? td_transpose(x, 0, 1) : x;
+    out[1] = single ? td_squeeze(last_h, td_dims(1)) : last_h;
+    if (cells) out[2] = single ? td_squeeze(last_c, td_dims(1)) : last_c;
     return !td_failed();
 }
 
-/** Cases: plain · states given, batch first · two layers in both directions, without biases · one sequence; n_state
- *  states after x. */
-static inline bool recurrent_sample(uint32_t i, td_sample *s, int n_state)
+/** Cases: plain · states given, batch first · two layers in both directions, without biases · one sequence. */
+static inline bool recurrent_sample(uint32_t i, td_sample *s, const recurrent_kind *kind)
 {
     static const recurrent_options cases[] = {
         {2, 3, 1, true, false, 0, false, 0},
@@ -155,8 +165,8 @@ static inline bool recurrent_sample(uint32_t i, td_sample *s, int n_state)
     if (i >= sizeof cases / sizeof *cases) return false;
     *(recurrent_options *)s->opts = cases[i];
     s->in[0] = i == 3 ? td_randn(td_dims(3, 2), TD_F32) : td_randn(td_dims(3, 2, cases[i].input_size), TD_F32);
-    for (int k = 1; k <= n_state && i == 1; k++) s->in[k] = td_randn(td_dims(1, 3, 3), TD_F32);
-    for (int k = 1; k <= n_state && i == 2; k++) s->in[k] = td_randn(td_dims(4, 2, 2), TD_F32);
+    for (int k = 1; k <= kind->n_state && i == 1; k++) s->in[k] = td_randn(td_dims(1, 3, 3), TD_F32);
+    for (int k = 1; k <= kind->n_state && i == 2; k++) s->in[k] = td_randn(td_dims(4, 2, 2), TD_F32);
     return true;
 }
 
