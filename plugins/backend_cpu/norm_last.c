@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { BLOCK = 64, CHUNK = 1024, MOST_CHUNKS = 64, LANES = VEC_F32, WIDE = 64, VECTORS = 4 };
+enum { BLOCK = 64, CHUNK = 1024, MOST_CHUNKS = 64, LANES = VEC_F32, WIDE = 64, VECTORS = 5 };
 
 typedef struct {
     int64_t rows, c, chunks;
@@ -29,29 +29,52 @@ static int threads_for(const pixels *s) { return s->rows * s->c > TD_PAR_MIN ? c
 
 /* ---- sums of columns: what is summed at an element is chosen when this is compiled ---- */
 
-typedef enum { VALUES, SQUARES, GRADIENTS } summed;
+typedef enum { VALUES, SQUARES, GRADIENTS, PASSED, PASSED_ADDED } summed;
 
-/** a[j] += sum over rows of x, (x - m)^2 or g;  b[j] += sum of g (x - m). */
-VEC_INLINE void columns(const summed what, double *a, double *b, const float *x, const float *g, const float *m,
-                        int64_t c, int64_t rows)
+/** Rows whose columns are summed; for gradients what h is made of, and gr where r was added. */
+typedef struct {
+    const float *x, *g, *r, *mean, *scale, *shift;
+    float *gr;
+} operands;
+
+/** h where a relu was, from z = d scale + shift + r. */
+VEC_INLINE vec_f32 passed(vec_f32 g, vec_f32 z) { return (vec_f32)((vec_i32)g & ~(vec_i32)(z <= 0)); }
+
+/** a[j] += sum over rows of x, (x - m)^2 or h;  b[j] += sum of h (x - m). */
+VEC_INLINE void columns(const summed what, double *a, double *b, const operands *o, int64_t c, int64_t first,
+                        int64_t rows)
 {
-    for (int64_t r = 0; r < rows; r += BLOCK) {
-        int64_t n = rows - r < BLOCK ? rows - r : BLOCK, j = 0;
+    const bool gradients = what >= GRADIENTS, relu = what >= PASSED, added = what == PASSED_ADDED;
+    for (int64_t r = first; r < first + rows; r += BLOCK) {
+        int64_t n = first + rows - r < BLOCK ? first + rows - r : BLOCK, j = 0;
         for (; j + LANES <= c; j += LANES) {
-            const float *p = x + r * c + j, *q = what == GRADIENTS ? g + r * c + j : NULL;
-            vec_f32 mean = what == VALUES ? (vec_f32){0} : load(m + j), s0 = {0}, s1 = {0}, t0 = {0}, t1 = {0};
+            const float *p = o->x + r * c + j, *q = gradients ? o->g + r * c + j : NULL;
+            const float *add = added ? o->r + r * c + j : NULL;
+            float *to = added ? o->gr + r * c + j : NULL;
+            vec_f32 mean = what == VALUES ? (vec_f32){0} : load(o->mean + j), s0 = {0}, s1 = {0}, t0 = {0}, t1 = {0};
+            vec_f32 scale = relu ? load(o->scale + j) : mean, shift = relu ? load(o->shift + j) : mean;
             for (int64_t i = 0; i < n; i += 2) { /* two sums, for an addition takes longer than a load */
                 bool two = i + 1 < n;
                 vec_f32 d0 = load(p + i * c) - mean, d1 = load(p + (i + two) * c) - mean;
-                if (!two) d1 = (vec_f32){0};
-                if (what == GRADIENTS) {
+                if (gradients) {
                     vec_f32 g0 = load(q + i * c), g1 = load(q + (i + two) * c);
+                    if (relu) {
+                        vec_f32 z0 = d0 * scale + shift, z1 = d1 * scale + shift;
+                        if (added) z0 += load(add + i * c), z1 += load(add + (i + two) * c);
+                        g0 = passed(g0, z0);
+                        g1 = passed(g1, z1);
+                    }
+                    if (added) {
+                        *(vec_f32 *)(to + i * c) = g0;
+                        *(vec_f32 *)(to + (i + two) * c) = g1;
+                    }
                     if (!two) g1 = (vec_f32){0};
                     s0 += g0;
                     s1 += g1;
                     t0 += g0 * d0;
                     t1 += g1 * d1;
                 } else {
+                    if (!two) d1 = (vec_f32){0};
                     if (what == SQUARES) d0 *= d0, d1 *= d1;
                     s0 += d0;
                     s1 += d1;
@@ -59,21 +82,23 @@ VEC_INLINE void columns(const summed what, double *a, double *b, const float *x,
             }
             for (int l = 0; l < LANES; l++) {
                 a[j + l] += (double)s0[l] + (double)s1[l];
-                if (what == GRADIENTS) b[j + l] += (double)t0[l] + (double)t1[l];
+                if (gradients) b[j + l] += (double)t0[l] + (double)t1[l];
             }
         }
         for (; j < c; j++)
             for (int64_t i = r; i < r + n; i++) {
-                float d = x[i * c + j] - (what == VALUES ? 0 : m[j]);
-                a[j] += (double)(what == GRADIENTS ? g[i * c + j] : what == SQUARES ? d * d : d);
-                if (what == GRADIENTS) b[j] += (double)(g[i * c + j] * d);
+                float d = o->x[i * c + j] - (what == VALUES ? 0 : o->mean[j]), h = gradients ? o->g[i * c + j] : 0;
+                float z = relu ? d * o->scale[j] + o->shift[j] + (added ? o->r[i * c + j] : 0) : 1;
+                if (z <= 0) h = 0;
+                if (added) o->gr[i * c + j] = h;
+                a[j] += (double)(gradients ? h : what == SQUARES ? d * d : d);
+                if (gradients) b[j] += (double)(h * d);
             }
     }
 }
 
-/** The sums of all rows into parts[0 .. c), and of g (x - m) into parts[c .. 2c). */
-VEC_INLINE void all_columns(const summed what, double *parts, const pixels *s, const float *x, const float *g,
-                            const float *m)
+/** The sums of all rows into parts[0 .. c), and of h (x - m) into parts[c .. 2c). */
+VEC_INLINE void all_columns(const summed what, double *parts, const pixels *s, const operands *o)
 {
     int64_t width = 2 * s->c;
 #pragma omp parallel for num_threads(threads_for(s)) schedule(static)
@@ -81,21 +106,17 @@ VEC_INLINE void all_columns(const summed what, double *parts, const pixels *s, c
         int64_t r = chunk_row(s, i);
         double *a = parts + i * width;
         memset(a, 0, (size_t)width * sizeof *a);
-        columns(what, a, a + s->c, x + r * s->c, g ? g + r * s->c : NULL, m, s->c, chunk_row(s, i + 1) - r);
+        columns(what, a, a + s->c, o, s->c, r, chunk_row(s, i + 1) - r);
     }
     for (int64_t i = 1; i < s->chunks; i++)
         for (int64_t j = 0; j < width; j++) parts[j] += parts[i * width + j];
 }
 
-static void sum_values(double *p, const pixels *s, const float *x) { all_columns(VALUES, p, s, x, NULL, NULL); }
-static void sum_squares(double *p, const pixels *s, const float *x, const float *m)
-{
-    all_columns(SQUARES, p, s, x, NULL, m);
-}
-static void sum_gradients(double *p, const pixels *s, const float *x, const float *g, const float *m)
-{
-    all_columns(GRADIENTS, p, s, x, g, m);
-}
+static void sum_values(double *p, const pixels *s, const operands *o) { all_columns(VALUES, p, s, o); }
+static void sum_squares(double *p, const pixels *s, const operands *o) { all_columns(SQUARES, p, s, o); }
+static void sum_gradients(double *p, const pixels *s, const operands *o) { all_columns(GRADIENTS, p, s, o); }
+static void sum_passed(double *p, const pixels *s, const operands *o) { all_columns(PASSED, p, s, o); }
+static void sum_passed_added(double *p, const pixels *s, const operands *o) { all_columns(PASSED_ADDED, p, s, o); }
 
 /** Rows that are written as one where c is small, so that loops over them are worth their beginning and end. */
 static int64_t at_once(const pixels *s) { return s->c < WIDE ? WIDE / s->c : 1; }
@@ -106,29 +127,62 @@ static void repeat(float *v, const pixels *s)
     for (int64_t j = s->c; j < at_once(s) * s->c; j++) v[j] = v[j - s->c];
 }
 
-/** y = (x - mean) scale + shift, the three rows repeated. */
-static void normalise(float *restrict y, const float *restrict x, const pixels *s, const float *restrict mean,
-                      const float *restrict scale, const float *restrict shift)
+/** y = act((x - mean) scale + shift + r), the three rows repeated. */
+VEC_INLINE void rows_done(const bool relu, const bool added, float *restrict y, const pixels *s, const operands *o)
 {
     int64_t wide = at_once(s) * s->c, all = s->rows * s->c;
+    const float *restrict x = o->x, *restrict r = o->r;
+    const float *restrict mean = o->mean, *restrict scale = o->scale, *restrict shift = o->shift;
 #pragma omp parallel for num_threads(threads_for(s)) schedule(static)
     for (int64_t i = 0; i < all; i += wide) {
         int64_t n = all - i < wide ? all - i : wide;
-        for (int64_t j = 0; j < n; j++) y[i + j] = (x[i + j] - mean[j]) * scale[j] + shift[j];
+        for (int64_t j = 0; j < n; j++) {
+            float z = (x[i + j] - mean[j]) * scale[j] + shift[j];
+            if (added) z += r[i + j];
+            y[i + j] = relu && z <= 0 ? 0 : z;
+        }
     }
 }
 
-/** gx = scale (g - mean_g - (x - mean) slope), likewise. */
-static void normalise_backward(float *restrict gx, const float *restrict g, const float *restrict x, const pixels *s,
-                               const float *restrict mean, const float *restrict scale, const float *restrict mean_g,
-                               const float *restrict slope)
+static void plain_rows(float *y, const pixels *s, const operands *o) { rows_done(false, false, y, s, o); }
+static void added_rows(float *y, const pixels *s, const operands *o) { rows_done(false, true, y, s, o); }
+static void relu_rows(float *y, const pixels *s, const operands *o) { rows_done(true, false, y, s, o); }
+static void added_relu_rows(float *y, const pixels *s, const operands *o) { rows_done(true, true, y, s, o); }
+
+/** The one place where results are made, so that batch_norm_apply gives the bits of batch_norm. */
+static void normalise(bool relu, float *y, const pixels *s, const operands *o)
+{
+    if (relu) (o->r ? added_relu_rows : relu_rows)(y, s, o);
+    else (o->r ? added_rows : plain_rows)(y, s, o);
+}
+
+/** gx = scale (h - mean_h - (x - mean) slope), likewise; h is g, or 0 where z <= 0. */
+VEC_INLINE void slopes(const bool relu, float *restrict gx, const float *restrict g, const pixels *s, const operands *o,
+                       const float *restrict mean_h, const float *restrict slope)
 {
     int64_t wide = at_once(s) * s->c, all = s->rows * s->c;
+    const float *restrict x = o->x, *restrict mean = o->mean, *restrict scale = o->scale, *restrict shift = o->shift;
 #pragma omp parallel for num_threads(threads_for(s)) schedule(static)
     for (int64_t i = 0; i < all; i += wide) {
         int64_t n = all - i < wide ? all - i : wide;
-        for (int64_t j = 0; j < n; j++) gx[i + j] = scale[j] * (g[i + j] - mean_g[j] - (x[i + j] - mean[j]) * slope[j]);
+        for (int64_t j = 0; j < n; j++) {
+            float d = x[i + j] - mean[j], h = g[i + j];
+            if (relu && d * scale[j] + shift[j] <= 0) h = 0;
+            gx[i + j] = scale[j] * (h - mean_h[j] - d * slope[j]);
+        }
     }
+}
+
+static void plain_slopes(float *gx, const float *g, const pixels *s, const operands *o, const float *mean_h,
+                         const float *slope)
+{
+    slopes(false, gx, g, s, o, mean_h, slope);
+}
+
+static void relu_slopes(float *gx, const float *g, const pixels *s, const operands *o, const float *mean_h,
+                        const float *slope)
+{
+    slopes(true, gx, g, s, o, mean_h, slope);
 }
 
 /* ---- the kernels ---- */
@@ -156,74 +210,107 @@ static bool channels_last(const td_view *v)
 
 static bool run_batch_norm(const td_kargs *a)
 {
-    double eps = ((const td_batch_norm_attr *)a->attr)->eps, *sums = a->ws;
+    const td_batch_norm_attr *attr = a->attr;
+    double *sums = a->ws;
     pixels s = pixels_of(a->in[0]);
     float *mean = vector(a, &s, 0), *scale = vector(a, &s, 1), *shift = vector(a, &s, 2);
-    const float *x = a->in[0]->p;
-    sum_values(sums, &s, x);
+    operands o = {.x = a->in[0]->p, .r = a->in[3] ? a->in[3]->p : NULL, .mean = mean, .scale = scale, .shift = shift};
+    sum_values(sums, &s, &o);
     for (int64_t j = 0; j < s.c; j++) mean[j] = (float)(sums[j] / (double)s.rows);
-    sum_squares(sums, &s, x, mean);
+    sum_squares(sums, &s, &o);
     for (int64_t j = 0; j < s.c; j++) {
-        float rstd = (float)(1 / sqrt(sums[j] / (double)s.rows + eps));
+        float rstd = (float)(1 / sqrt(sums[j] / (double)s.rows + attr->eps));
         scale[j] = at(a->in[1], j, 1) * rstd;
         shift[j] = at(a->in[2], j, 0);
         ((float *)a->out[1]->p)[j] = mean[j];
         ((float *)a->out[2]->p)[j] = rstd;
     }
     for (int i = 0; i < 3; i++) repeat(vector(a, &s, i), &s);
-    normalise(a->out[0]->p, x, &s, mean, scale, shift);
+    normalise(attr->activation == TD_BATCH_NORM_RELU, a->out[0]->p, &s, &o);
     return true;
 }
 
-/** in: g, x, w?, mean, rstd   out: gx, gw, gb */
+/** in: g, x, w?, b?, r?, mean, rstd   out: gx, gw, gb, gr */
 static bool run_batch_norm_backward(const td_kargs *a)
 {
+    bool relu = ((const td_batch_norm_backward_attr *)a->attr)->activation == TD_BATCH_NORM_BACKWARD_RELU;
     double *sums = a->ws;
     pixels s = pixels_of(a->in[1]);
-    float *mean = vector(a, &s, 0), *scale = vector(a, &s, 1), *mean_g = vector(a, &s, 2), *slope = vector(a, &s, 3);
-    const float *g = a->in[0]->p, *x = a->in[1]->p;
-    for (int64_t j = 0; j < s.c; j++) mean[j] = at(a->in[3], j, 0);
-    sum_gradients(sums, &s, x, g, mean);
+    float *mean = vector(a, &s, 0), *scale = vector(a, &s, 1), *mean_h = vector(a, &s, 2), *slope = vector(a, &s, 3),
+          *shift = vector(a, &s, 4);
+    bool added = relu && a->in[4];
+    operands o = {.x = a->in[1]->p,
+                  .g = a->in[0]->p,
+                  .r = added ? a->in[4]->p : NULL,
+                  .mean = mean,
+                  .scale = scale,
+                  .shift = shift,
+                  .gr = a->out[3]->p};
     for (int64_t j = 0; j < s.c; j++) {
-        float rstd = at(a->in[4], j, 0);
+        mean[j] = at(a->in[5], j, 0);
+        scale[j] = at(a->in[2], j, 1) * at(a->in[6], j, 0);
+        shift[j] = at(a->in[3], j, 0);
+    }
+    (added ? sum_passed_added : relu ? sum_passed : sum_gradients)(sums, &s, &o);
+    for (int64_t j = 0; j < s.c; j++) {
+        float rstd = at(a->in[6], j, 0);
         double gb = sums[j], gw = sums[s.c + j] * (double)rstd;
-        scale[j] = at(a->in[2], j, 1) * rstd;
-        mean_g[j] = (float)(gb / (double)s.rows);
+        mean_h[j] = (float)(gb / (double)s.rows);
         slope[j] = (float)(gw / (double)s.rows) * rstd;
         ((float *)a->out[1]->p)[j] = (float)gw;
         ((float *)a->out[2]->p)[j] = (float)gb;
     }
     for (int i = 0; i < VECTORS; i++) repeat(vector(a, &s, i), &s);
-    normalise_backward(a->out[0]->p, g, x, &s, mean, scale, mean_g, slope);
+    if (relu && !added) relu_slopes(a->out[0]->p, o.g, &s, &o, mean_h, slope);
+    else plain_slopes(a->out[0]->p, added ? o.gr : o.g, &s, &o, mean_h, slope);
     return true;
 }
 
-/** in: x, mean, var, w?, b? */
-static bool run_batch_norm_infer(const td_kargs *a)
+/** in: x, mean, var or (eps NULL) rstd, w?, b?, r? */
+static bool apply(const td_kargs *a, bool relu, const double *eps)
 {
-    double eps = ((const td_batch_norm_infer_attr *)a->attr)->eps;
     pixels s = pixels_of(a->in[0]);
     float *mean = vector(a, &s, 0), *scale = vector(a, &s, 1), *shift = vector(a, &s, 2);
     for (int64_t j = 0; j < s.c; j++) {
+        float spread = at(a->in[2], j, 1);
         mean[j] = at(a->in[1], j, 0);
-        scale[j] = at(a->in[3], j, 1) * (float)(1 / sqrt((double)at(a->in[2], j, 0) + eps));
+        scale[j] = at(a->in[3], j, 1) * (eps ? (float)(1 / sqrt((double)spread + *eps)) : spread);
         shift[j] = at(a->in[4], j, 0);
     }
     for (int i = 0; i < 3; i++) repeat(vector(a, &s, i), &s);
-    normalise(a->out[0]->p, a->in[0]->p, &s, mean, scale, shift);
+    normalise(relu, a->out[0]->p, &s,
+              &(operands){
+                  .x = a->in[0]->p, .r = a->in[5] ? a->in[5]->p : NULL, .mean = mean, .scale = scale, .shift = shift});
     return true;
 }
 
-static bool accepts_first(const td_kargs *a) { return channels_last(a->in[0]); }
-static bool accepts_both(const td_kargs *a) { return channels_last(a->in[0]) && channels_last(a->in[1]); }
+static bool run_batch_norm_apply(const td_kargs *a)
+{
+    return apply(a, ((const td_batch_norm_apply_attr *)a->attr)->activation == TD_BATCH_NORM_APPLY_RELU, NULL);
+}
+
+static bool run_batch_norm_infer(const td_kargs *a)
+{
+    const td_batch_norm_infer_attr *o = a->attr;
+    return apply(a, o->activation == TD_BATCH_NORM_INFER_RELU, &o->eps);
+}
+
+static bool or_absent(const td_view *v) { return !v || channels_last(v); }
+static bool accepts_forward(const td_kargs *a) { return channels_last(a->in[0]) && or_absent(a->in[3]); }
+static bool accepts_apply(const td_kargs *a) { return channels_last(a->in[0]) && or_absent(a->in[5]); }
+static bool accepts_backward(const td_kargs *a)
+{
+    return channels_last(a->in[0]) && channels_last(a->in[1]) && or_absent(a->in[4]);
+}
 
 enum { BEFORE_NORM = 5 };
 #define LAST(op, run_, accepts_) \
     CPU_KERNEL(op, TD_BIT(TD_F32), TD_K_STRIDED, run_, .priority = BEFORE_NORM, .accepts = accepts_, .plan = plan)
 
 static const td_kernel rows[] = {
-    LAST("batch_norm", run_batch_norm, accepts_first),
-    LAST("batch_norm_backward", run_batch_norm_backward, accepts_both),
-    LAST("batch_norm_infer", run_batch_norm_infer, accepts_first),
+    LAST("batch_norm", run_batch_norm, accepts_forward),
+    LAST("batch_norm_apply", run_batch_norm_apply, accepts_apply),
+    LAST("batch_norm_backward", run_batch_norm_backward, accepts_backward),
+    LAST("batch_norm_infer", run_batch_norm_infer, accepts_apply),
 };
 CPU_TABLE(norm_last, rows)

@@ -217,6 +217,14 @@ for o in ({"lr": 0.1}, {"lr": 0.1, "weight_decay": 0.3}):
 for o in ({"lr": 0.05}, {"lr": 0.05, "alpha": 0.9, "momentum": 0.9}, {"lr": 0.05, "centered": True, "weight_decay": 0.1}):
     trajectory("RMSprop", o, lambda ps: O.RMSprop(ps, **o))
 
+torch.manual_seed(5)
+op("batch_norm", [R(4, 3, 2, 2), R(3), R(3)], {"activation": "relu"}, lambda x, w, b: F.relu(F.batch_norm(x, None, None, w, b, True)))
+op("batch_norm", [R(4, 3, 2, 2), R(3), R(3), R(4, 3, 2, 2)], {"activation": "relu"},
+   lambda x, w, b, r: F.relu(F.batch_norm(x, None, None, w, b, True) + r), label="relu after a residual")
+op("batch_norm", [R(5, 3), R(3), R(3), R(5, 3)], {}, lambda x, w, b, r: F.batch_norm(x, None, None, w, b, True) + r, label="residual")
+op("batch_norm_infer", [R(4, 3, 2, 2), R(3), U(3) + 0.5, R(3), R(3), R(4, 3, 2, 2)], {"activation": "relu"},
+   lambda x, m, v, w, b, r: F.relu((x - m.view(3, 1, 1)) / (v.view(3, 1, 1) + 1e-5).sqrt() * w.view(3, 1, 1) + b.view(3, 1, 1) + r), label="relu after a residual")
+
 write("ops.lua", "Results and gradients of ops", ops)
 write("modules.lua", "Results and gradients of layers and losses", modules)
 write("optim.lua", "Trajectories of optimizers on a quadratic", trajectories)

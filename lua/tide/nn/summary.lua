@@ -73,6 +73,7 @@ local function sample_shape(leaves, s)
     local o, name = m:options(), m.__name
     if name == "Linear" then return {1, o.in_features} end
     if name == "Conv2d" or name == "ConvTranspose2d" then return {1, o.in_channels, s, s}, true end
+    if name == "BatchNorm1d" then return {1, o.num_features} end
     if name == "BatchNorm2d" then return {1, o.num_features, s, s}, true end
     if name == "Embedding" then return nil end
   end
