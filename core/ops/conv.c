@@ -1,4 +1,4 @@
-/* conv.c - two-dimensional convolution and its two gradients, which are the same three ops again:
+/* conv.c - two-dimensional convolution, alone or with an activation, and its two gradients, which are the same three ops again:
  *     y  = conv2d(x, w)               gx = conv_transpose2d(g, w)         gw = conv2d_weight_grad(x, g)
  *     y  = conv_transpose2d(x, w)     gx = conv2d(g, w)                   gw = conv2d_weight_grad(g, x)
  *     gw = conv2d_weight_grad(x, g)   from v: x: conv_transpose2d(g, v)   g: conv2d(x, v)
@@ -180,6 +180,71 @@ static bool conv2d_sample(uint32_t i, td_sample *s)
         return true;
     }
     return false;
+}
+
+/* ---- conv2d_act: the fields of conv2d's options come first, so what takes those takes these ---- */
+
+static_assert(offsetof(td_conv2d_act_attr, groups) == offsetof(td_conv2d_attr, groups) &&
+                  offsetof(td_conv2d_act_attr, stride) == offsetof(td_conv2d_attr, stride) &&
+                  offsetof(td_conv2d_act_attr, dilation) == offsetof(td_conv2d_attr, dilation),
+              "one order of options");
+
+static bool conv2d_act_decompose(const td_call *c, td_tensor **out)
+{
+    const td_conv2d_act_attr *a = c->attr;
+    td_tensor *z = td_conv2d(c->in[0], c->in[1], c->in[2], a->stride, a->padding, a->dilation, a->groups);
+    out[0] = a->activation == TD_CONV2D_ACT_RELU ? td_relu(z) : z;
+    return out[0] != NULL;
+}
+
+static bool conv2d_act_backward(const td_call *c, td_tensor *const *gout, td_tensor **gin, uint64_t need)
+{
+    int32_t act = ((const td_conv2d_act_attr *)c->attr)->activation;
+    td_tensor *h, *gb;
+    if (act == TD_CONV2D_ACT_NONE) return conv2d_backward(c, gout, gin, need);
+    if (!(need & 4)) h = td_activation_backward(gout[0], c->out[0], TD_ACT_RELU);
+    else if (td_conv2d_slopes(gout[0], c->out[0], act, &h, &gb)) gin[2] = gb;
+    else return false;
+    return conv2d_backward(c, &h, gin, need & 3);
+}
+
+static bool conv2d_act_sample(uint32_t i, td_sample *s)
+{
+    ((td_conv2d_act_attr *)s->opts)->activation = TD_CONV2D_ACT_RELU;
+    if (i < 4) return conv2d_sample(i, s);
+    s->in[0] = tdi_normal(i == 4 ? td_dims(1, 8, 8, 9) : td_dims(2, 16, 3, 3)); /* tiles; points */
+    s->in[1] = tdi_normal(i == 4 ? td_dims(8, 8, 3, 3) : td_dims(8, 16, 1, 1));
+    s->in[2] = tdi_normal(td_dims(8));
+    ((td_conv2d_act_attr *)s->opts)->padding = td_dims(i == 4);
+    return i < 6;
+}
+
+static bool conv2d_slopes_infer(td_infer *q)
+{
+    const td_view *g = q->in[0];
+    if (!tdi_float_ok("conv2d_slopes", q->compute) || !tdi_ndim_ok("conv2d_slopes", "g", g, 4, "N, O, H, W") ||
+        !tdi_shapes_equal("conv2d_slopes", "g", g, "y", q->in[1]))
+        return false;
+    tdi_set_dims(q->out[1], td_dims(g->dim[1]));
+    return true;
+}
+
+static bool conv2d_slopes_decompose(const td_call *c, td_tensor **out)
+{
+    td_tensor *g = c->in[0];
+    bool relu = ((const td_conv2d_slopes_attr *)c->attr)->activation == TD_CONV2D_SLOPES_RELU;
+    out[0] = relu ? td_activation_backward(g, c->in[1], TD_ACT_RELU) : td_copy(g);
+    out[1] = td_sum(out[0], td_dims(0, 2, 3), false);
+    return out[1] != NULL;
+}
+
+static bool conv2d_slopes_sample(uint32_t i, td_sample *s)
+{
+    td_ints d = i == 1 ? td_dims(3, 5, 7, 9) : td_dims(2, 3, 2, 2);
+    ((td_conv2d_slopes_attr *)s->opts)->activation = i == 2 ? TD_CONV2D_SLOPES_NONE : TD_CONV2D_SLOPES_RELU;
+    s->in[0] = tdi_normal(d);
+    s->in[1] = tdi_normal(d);
+    return i < 3;
 }
 
 /* ---- conv_transpose2d ---- */
@@ -370,6 +435,16 @@ const td_op tdi_op_conv2d = {TD_ROW_conv2d,
                              .backward = conv2d_backward,
                              .decompose = conv2d_decompose,
                              .sample = conv2d_sample};
+const td_op tdi_op_conv2d_act = {TD_ROW_conv2d_act,
+                                 .save_in = 3,
+                                 .save_out = 1,
+                                 .flags = TD_OP_BWD_DIFF,
+                                 .infer = conv2d_infer,
+                                 .backward = conv2d_act_backward,
+                                 .decompose = conv2d_act_decompose,
+                                 .sample = conv2d_act_sample};
+const td_op tdi_op_conv2d_slopes = {TD_ROW_conv2d_slopes, .infer = conv2d_slopes_infer,
+                                    .decompose = conv2d_slopes_decompose, .sample = conv2d_slopes_sample};
 const td_op tdi_op_conv_transpose2d = {TD_ROW_conv_transpose2d,
                                        .save_in = 3,
                                        .flags = TD_OP_BWD_DIFF,

@@ -69,6 +69,7 @@ static const struct {
              {"scaled_dot_product_attention", attention_forward},
              {"scaled_dot_product_attention_backward", attention_backward},
              {"conv2d", convolution},
+             {"conv2d_act", convolution},
              {"conv_transpose2d", transposed},
              {"conv2d_weight_grad", weight_grad},
              {"add", elementwise},

@@ -27,6 +27,7 @@
     X(winograd)      \
     X(conv_pixels)   \
     X(conv)          \
+    X(conv_slopes)   \
     X(pool)          \
     X(norm_last)     \
     X(batch_norm)    \

@@ -1,4 +1,4 @@
-/* conv.c - conv2d, conv_transpose2d (which is conv2d's gradient for its input) and conv2d_weight_grad
+/* conv.c - conv2d, conv2d_act, conv_transpose2d (which is conv2d's gradient for its input) and conv2d_weight_grad
  *
  * Letters: N batch, C channels in, O channels out, H W planes, KH KW kernel. conv_grid.h brings all three to one geometry,
  * conv_engine.h and conv_wgrad.h have the arithmetic, for f32 and f64. */
@@ -107,19 +107,19 @@ static bool plan_conv2d(const td_kargs *a, void **plan, size_t *ws_size)
     return true;
 }
 
-/** A grid over the operands of a call: y, x, w and an optional bias. */
-static bool run_grid(const td_kargs *a, const conv_grid *g, const char *op)
+/** A grid over the operands of a call: y, x, w and an optional bias; then a relu. */
+static bool run_grid(const td_kargs *a, const conv_grid *g, bool relu, const char *op)
 {
     int plan = planned(a), threads = plan < cpu_threads() ? plan : cpu_threads();
     const void *bias = a->in[2] ? a->in[2]->p : NULL;
     if (a->compute == TD_F64) {
         conv_job_f64 j;
         if (!conv_job_make_f64(&j, g, plan, op)) return false;
-        conv_job_run_f64(&j, a->out[0]->p, a->in[0]->p, a->in[1]->p, bias, a->ws, threads);
+        conv_job_run_f64(&j, a->out[0]->p, a->in[0]->p, a->in[1]->p, bias, relu, a->ws, threads);
     } else {
         conv_job_f32 j;
         if (!conv_job_make_f32(&j, g, plan, op)) return false;
-        conv_job_run_f32(&j, a->out[0]->p, a->in[0]->p, a->in[1]->p, bias, a->ws, threads);
+        conv_job_run_f32(&j, a->out[0]->p, a->in[0]->p, a->in[1]->p, bias, relu, a->ws, threads);
     }
     return true;
 }
@@ -127,7 +127,14 @@ static bool run_grid(const td_kargs *a, const conv_grid *g, const char *op)
 static bool run_conv2d(const td_kargs *a)
 {
     conv_grid g = forward_grid(a);
-    return run_grid(a, &g, "conv2d");
+    return run_grid(a, &g, false, "conv2d");
+}
+
+/* The options of conv2d come first in those of conv2d_act. */
+static bool run_conv2d_act(const td_kargs *a)
+{
+    conv_grid g = forward_grid(a);
+    return run_grid(a, &g, ((const td_conv2d_act_attr *)a->attr)->activation == TD_CONV2D_ACT_RELU, "conv2d_act");
 }
 
 /* ---- conv_transpose2d: one grid for each residue of the result's rows and columns modulo stride ---- */
@@ -184,7 +191,7 @@ static bool run_conv_transpose2d(const td_kargs *a)
     for (int64_t r = 0; r < residues(a, 0); r++)
         for (int64_t c = 0; c < residues(a, 1); c++) {
             conv_grid g = transposed_grid(a, r, c);
-            if (!run_grid(a, &g, "conv_transpose2d")) return false;
+            if (!run_grid(a, &g, false, "conv_transpose2d")) return false;
         }
     return true;
 }
@@ -238,6 +245,7 @@ static bool run_weight_grad(const td_kargs *a)
 
 static const td_kernel rows[] = {
     CPU_KERNEL("conv2d", TD_BITS_FLOAT, 0, run_conv2d, .plan = plan_conv2d),
+    CPU_KERNEL("conv2d_act", TD_BIT(TD_F32), 0, run_conv2d_act, .plan = plan_conv2d),
     CPU_KERNEL("conv_transpose2d", TD_BITS_FLOAT, 0, run_conv_transpose2d, .plan = plan_conv_transpose2d),
     CPU_KERNEL("conv2d_weight_grad", TD_BITS_FLOAT, 0, run_weight_grad, .plan = plan_weight_grad),
 };

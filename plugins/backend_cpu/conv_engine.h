@@ -116,6 +116,13 @@ static void R(store_tile)(REAL *y, int64_t plane, const REAL *tile, int64_t mr, 
         }
 }
 
+/** The relu of mr rows of n finished results. */
+static void R(rectify)(REAL *c, int64_t ldc, int64_t mr, int64_t n)
+{
+    for (int64_t m = 0; m < mr; m++, c += ldc)
+        for (int64_t e = 0; e < n; e++) c[e] = c[e] < 0 ? 0 : c[e];
+}
+
 /** Where the operands of one tile are. */
 typedef struct {
     REAL *y;              /* channel 0 of the group, first image of the strip                        */
@@ -126,6 +133,7 @@ typedef struct {
     int64_t k0, k1;       /* what of k meets the source at all                                       */
     int n_out, nv;
     bool whole; /* the tile is one full run of the result: no detour over temp             */
+    bool relu;
 } R(conv_tile);
 
 static void R(do_tile)(const R(conv_job) * j, const R(conv_work) * wk, const R(conv_tile) * t, const int32_t *off,
@@ -144,6 +152,7 @@ static void R(do_tile)(const R(conv_job) * j, const R(conv_work) * wk, const R(c
             [mr - 1][t->nv - 1](c, ldc, t->a + m0 * g->k + k * mr, j->packed ? wk->panel : t->src,
                                 j->packed ? steps : off + k, (R(span)){kn, 1, 0}, t->bias ? t->bias + m0 : NULL,
                                 k > t->k0);
+            if (last && t->relu) R(rectify)(c, ldc, mr, t->nv * LANES);
             if (last && !t->whole) R(store_tile)(t->y + m0 * plane, plane, c, mr, wk->out, t->n_out, g->c.os);
         }
         k += kn;
@@ -214,6 +223,7 @@ static void R(do_strip_lanes)(const R(conv_job) * j, const R(conv_work) * wk, co
                                      wk->scratch + i * s->line + (col + e) * LANES, off + k, span,
                                      t->bias ? t->bias + m0 : NULL, false);
                 }
+                if (t->relu) R(rectify)(wk->temp, R(CHUNK) * LANES, mr, n * LANES);
                 for (int64_t m = 0; m < mr; m++) R(lanes_to_rows)
                 (y + (m0 + m) * plane + strip_result(&at, g, 0, i, col), wk->temp + m * R(CHUNK) * LANES,
                  at.image_stride, at.images, n, g->c.os);
@@ -223,7 +233,7 @@ static void R(do_strip_lanes)(const R(conv_job) * j, const R(conv_work) * wk, co
 }
 
 /** Runs a grid; ws has j->shared + threads * j->each bytes. */
-static void R(conv_job_run)(const R(conv_job) * j, REAL *y, const REAL *x, const REAL *w, const REAL *bias,
+static void R(conv_job_run)(const R(conv_job) * j, REAL *y, const REAL *x, const REAL *w, const REAL *bias, bool relu,
                             unsigned char *ws, int threads)
 {
     const conv_grid *g = &j->g;
@@ -255,7 +265,8 @@ static void R(conv_job_run)(const R(conv_job) * j, REAL *y, const REAL *x, const
             t = {.a = packed + group * g->co * g->k,
                  .bias = bias ? bias + group * g->co : NULL,
                  .b0 = part * j->blocks / j->split,
-                 .b1 = (part + 1) * j->blocks / j->split};
+                 .b1 = (part + 1) * j->blocks / j->split,
+                 .relu = relu};
             if (j->lanes) R(do_strip_lanes)(j, &wk, &t, y, x, strip, group, off);
             else R(do_strip)(j, &wk, &t, y, x, strip, group, off, steps);
         }

@@ -1,4 +1,4 @@
-/* conv_pixels.c - conv2d, conv_transpose2d and conv2d_weight_grad with channels innermost: any kernel and stride, f32.
+/* conv_pixels.c - conv2d, conv2d_act, conv_transpose2d and conv2d_weight_grad with channels innermost: any kernel and stride, f32.
  *
  * Source rows go to scratch with the channels of a pixel side by side. There the channels of the taps of one kernel row lie
  * side by side as well, so a result pixel is a sum over KH runs of KW C numbers, read where they lie, times weights that are
@@ -158,7 +158,17 @@ static void multiply(const job *j, pixels y, pixels x, const float *u, const flo
         }
 }
 
-static void job_run(const job *j, const weights *w, const td_view *bias, float *ws, int threads)
+/** The relu of rows of results that have just been written. */
+static void rectify(const job *j, pixels y, int64_t rows)
+{
+    int64_t n = j->wide * j->y.lanes;
+    for (int64_t i = 0; i < rows; i++) {
+        float *p = y.p + i * y.line;
+        for (int64_t e = 0; e < n; e++) p[e] = p[e] < 0 ? 0 : p[e];
+    }
+}
+
+static void job_run(const job *j, const weights *w, const td_view *bias, bool relu, float *ws, int threads)
 {
     float *u = ws, *start = ws + j->packed;
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -177,6 +187,7 @@ static void job_run(const job *j, const weights *w, const td_view *bias, float *
             bool direct = in_place(&j->y) && j->wide == j->y.w && (row + rows) * j->r.to <= j->y.h;
             if (direct) y = (pixels){j->y.p + b / j->blocks * j->y.ns + row * j->r.to * j->y.hs, j->y.hs};
             multiply(j, y, x, u, bias ? start : NULL, rows);
+            if (relu) rectify(j, y, rows * j->r.to);
             if (!direct) empty_strip(&j->y, b / j->blocks, row * j->r.to, rows * j->r.to, j->wide, temp);
         }
     }
@@ -285,13 +296,20 @@ static bool plan_conv2d(const td_kargs *a, void **plan, size_t *ws_size)
     return true;
 }
 
-static bool run_conv2d(const td_kargs *a)
+static bool forward(const td_kargs *a, bool relu)
 {
     const td_view *w = a->in[1];
     job j;
     conv2d_job(&j, a, planned(a));
-    job_run(&j, &(weights){w->p, w->stride[1], w->stride[0], w->stride[2], w->stride[3]}, a->in[2], a->ws, running(a));
+    job_run(&j, &(weights){w->p, w->stride[1], w->stride[0], w->stride[2], w->stride[3]}, a->in[2], relu, a->ws,
+            running(a));
     return true;
+}
+
+static bool run_conv2d(const td_kargs *a) { return forward(a, false); }
+static bool run_conv2d_act(const td_kargs *a)
+{
+    return forward(a, ((const td_conv2d_act_attr *)a->attr)->activation == TD_CONV2D_ACT_RELU);
 }
 
 static void conv_transpose2d_job(job *j, const td_kargs *a, int threads)
@@ -324,7 +342,8 @@ static bool run_conv_transpose2d(const td_kargs *a)
     const td_view *w = a->in[1];
     job j;
     conv_transpose2d_job(&j, a, planned(a));
-    job_run(&j, &(weights){w->p, w->stride[0], w->stride[1], w->stride[2], w->stride[3]}, a->in[2], a->ws, running(a));
+    job_run(&j, &(weights){w->p, w->stride[0], w->stride[1], w->stride[2], w->stride[3]}, a->in[2], false, a->ws,
+            running(a));
     return true;
 }
 
@@ -362,13 +381,14 @@ static bool run_weight_grad(const td_kargs *a)
 }
 
 enum { BEFORE_CONV = 5 }; /* asked after winograd.c, before conv.c */
-#define PIXELS(op, name, ...)                                                                                    \
-    CPU_KERNEL(op, TD_BIT(TD_F32), TD_K_STRIDED, run_##name, .priority = BEFORE_CONV, .accepts = accepts_##name, \
+#define PIXELS(op, run_, name, ...)                                                                        \
+    CPU_KERNEL(op, TD_BIT(TD_F32), TD_K_STRIDED, run_, .priority = BEFORE_CONV, .accepts = accepts_##name, \
                .plan = plan_##name, ##__VA_ARGS__)
 
 static const td_kernel rows[] = {
-    PIXELS("conv2d", conv2d, .layout = layout_like_first),
-    PIXELS("conv_transpose2d", conv_transpose2d, .layout = layout_like_first),
-    PIXELS("conv2d_weight_grad", weight_grad),
+    PIXELS("conv2d", run_conv2d, conv2d, .layout = layout_like_first),
+    PIXELS("conv2d_act", run_conv2d_act, conv2d, .layout = layout_like_first),
+    PIXELS("conv_transpose2d", run_conv_transpose2d, conv_transpose2d, .layout = layout_like_first),
+    PIXELS("conv2d_weight_grad", run_weight_grad, weight_grad),
 };
 CPU_TABLE(conv_pixels, rows)

@@ -1,4 +1,4 @@
-/* onednn.c - an overlay plugin for the device "cpu": conv2d, conv_transpose2d (as the gradient for the input that it is) and
+/* onednn.c - an overlay plugin for the device "cpu": conv2d, conv2d_act, conv_transpose2d (as the gradient for the input that it is) and
  * conv2d_weight_grad by oneDNN 2, f32.    Letters: N batch, C O channels, G groups, H W planes
  *
  * The library is loaded when a convolution first runs that it may be the best for; where it is missing, one line on stderr
@@ -21,6 +21,7 @@ typedef struct {
     direction dir;
     const td_view *src, *weights, *dst, *bias;
     int64_t groups;
+    bool relu; /* of the result                                                                   */
     dnnl_dims_t stride, padding, dilation; /* two of each                                                */
 } problem;
 
@@ -43,6 +44,15 @@ static problem conv2d_problem(const td_kargs *a)
     problem p = {
         .op = "conv2d", .dir = FORWARD, .src = a->in[0], .weights = a->in[1], .dst = a->out[0], .bias = a->in[2]};
     set_options(&p, &o->stride, &o->padding, &o->dilation, o->groups);
+    return p;
+}
+
+/* The options of conv2d come first in those of conv2d_act. */
+static problem conv2d_act_problem(const td_kargs *a)
+{
+    problem p = conv2d_problem(a);
+    p.op = "conv2d_act";
+    p.relu = ((const td_conv2d_act_attr *)a->attr)->activation == TD_CONV2D_ACT_RELU;
     return p;
 }
 
@@ -129,6 +139,17 @@ static bool weight_descs(const problem *p, descs *d)
            !lib.memory_desc_init_by_tag(&d->any, 5 - skip, dims, dnnl_f32, dnnl_format_tag_any);
 }
 
+/** Gives a primitive's attributes a relu of its result. */
+static bool add_relu(dnnl_primitive_attr_t attr)
+{
+    dnnl_post_ops_t ops;
+    if (lib.post_ops_create(&ops)) return false;
+    bool fine =
+        !lib.post_ops_append_eltwise(ops, 1, dnnl_eltwise_relu, 0, 0) && !lib.primitive_attr_set_post_ops(attr, ops);
+    lib.post_ops_destroy(ops);
+    return fine;
+}
+
 /** The primitive's descriptor, or NULL if oneDNN has none; the caller destroys it. */
 static dnnl_primitive_desc_t describe(const problem *p, descs *src, descs *weights, descs *dst,
                                       dnnl_memory_desc_t *bias)
@@ -148,6 +169,7 @@ static dnnl_primitive_desc_t describe(const problem *p, descs *src, descs *weigh
     dnnl_primitive_desc_t hint = NULL, desc = NULL;
     if (lib.primitive_attr_create(&attr)) return NULL;
     bool fine = !lib.primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user) &&
+                (!p->relu || add_relu(attr)) &&
                 !lib.dilated_convolution_forward_desc_init(&forward, dnnl_forward_training, dnnl_convolution_auto,
                                                            &src->any, &weights->any, b, &dst->any, p->stride, dilates,
                                                            p->padding, right) &&
@@ -367,6 +389,7 @@ static bool layout_like_given(const td_kargs *a, td_view *const *out)
         return run(a, &p);                                             \
     }
 HOOKS(conv2d)
+HOOKS(conv2d_act)
 HOOKS(conv_transpose2d)
 HOOKS(weight_grad)
 
@@ -379,6 +402,7 @@ enum { BEFORE_OURS = 20 };
     }
 static const td_kernel rows[] = {
     KERNEL_ROW("conv2d", conv2d, .layout = layout_like_given),
+    KERNEL_ROW("conv2d_act", conv2d_act, .layout = layout_like_given),
     KERNEL_ROW("conv_transpose2d", conv_transpose2d, .layout = layout_like_given),
     KERNEL_ROW("conv2d_weight_grad", weight_grad),
 };
@@ -391,4 +415,5 @@ static bool reg(void)
 }
 
 TD_PLUGIN("backend_cpu_onednn", "0.1.0", "MIT",
-          "kernel:conv2d@cpu kernel:conv_transpose2d@cpu kernel:conv2d_weight_grad@cpu", reg, NULL)
+          "kernel:conv2d@cpu kernel:conv2d_act@cpu kernel:conv_transpose2d@cpu kernel:conv2d_weight_grad@cpu", reg,
+          NULL)

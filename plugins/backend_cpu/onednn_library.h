@@ -31,6 +31,10 @@
     X(primitive_attr_create)                          \
     X(primitive_attr_destroy)                         \
     X(primitive_attr_set_scratchpad_mode)             \
+    X(primitive_attr_set_post_ops)                    \
+    X(post_ops_create)                                \
+    X(post_ops_destroy)                               \
+    X(post_ops_append_eltwise)                        \
     X(primitive_desc_create)                          \
     X(primitive_desc_destroy)                         \
     X(primitive_desc_query_md)                        \

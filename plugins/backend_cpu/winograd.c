@@ -1,4 +1,4 @@
-/* winograd.c - conv2d, conv_transpose2d and conv2d_weight_grad with kernels of 3x3, stride 1, by Winograd's minimal filtering
+/* winograd.c - conv2d, conv2d_act, conv_transpose2d and conv2d_weight_grad with kernels of 3x3, stride 1, by Winograd's minimal filtering
  * F(4x4, 3x3) (Lavin & Gray 2015, arXiv:1509.09308): 36 multiplications where the definition has 144.
  *
  * Tiles of 4x4 results are worked off in blocks, small enough that all that is made of one stays in the second level cache:
@@ -15,6 +15,7 @@
  * Letters: N batch, C channels in, O channels out, H W planes. */
 #include "pixels_product.h"
 #include "winograd_tile.h"
+#include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 
@@ -129,8 +130,8 @@ static void multiply(const job *j, float *m, const float *v, const float *u, int
 }
 
 /** Results of strips first .. end from m. */
-static void results(const job *j, const float *m, float *scratch, const float *bias, int64_t bias_step, int64_t first,
-                    int64_t end)
+static void results(const job *j, const float *m, float *scratch, const float *bias, int64_t bias_step, bool relu,
+                    int64_t first, int64_t end)
 {
     int64_t width = 4 * j->across, line = width * j->y.lanes;
     for (int64_t at = first, n; at < end; at += n) {
@@ -141,13 +142,13 @@ static void results(const job *j, const float *m, float *scratch, const float *b
             for (int64_t i = 0; i < n; i++)
                 points_to_tiles(scratch + 4 * i * line + c, line, j->y.lanes,
                                 m + (at - first + i) * j->across * j->y.lanes + c, j->z_point, j->y.lanes, load(lanes),
-                                (int)j->across);
+                                relu ? 0 : -INFINITY, (int)j->across);
         }
         empty_strip(&j->y, at / j->down, at % j->down * 4, 4 * n, width, scratch);
     }
 }
 
-static void job_run(const job *j, const taps *w, const td_view *bias, float *ws, int threads)
+static void job_run(const job *j, const taps *w, const td_view *bias, bool relu, float *ws, int threads)
 {
     float *u = ws;
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -162,7 +163,7 @@ static void job_run(const job *j, const taps *w, const td_view *bias, float *ws,
             int64_t first = b * j->some, end = least(j->strips, first + j->some);
             source_points(j, v, scratch, first, end);
             multiply(j, m, v, u, (end - first) * j->across);
-            results(j, m, scratch, bias ? bias->p : NULL, bias ? bias->stride[0] : 0, first, end);
+            results(j, m, scratch, bias ? bias->p : NULL, bias ? bias->stride[0] : 0, relu, first, end);
         }
     }
 }
@@ -299,15 +300,21 @@ static bool plan_conv2d(const td_kargs *a, void **plan, size_t *ws_size)
     return plan_job(&j, threads, plan, ws_size);
 }
 
-static bool run_conv2d(const td_kargs *a)
+static bool forward(const td_kargs *a, bool relu)
 {
     const td_conv2d_attr *o = a->attr;
     const td_view *w = a->in[1];
     job j;
     job_make(&j, a->in[0], a->out[0], pair(&o->padding, 0), pair(&o->padding, 1), planned(a));
     taps t = {w->p, w->stride[0], w->stride[1], w->stride[2], w->stride[3]};
-    job_run(&j, &t, a->in[2], a->ws, running(a));
+    job_run(&j, &t, a->in[2], relu, a->ws, running(a));
     return true;
+}
+
+static bool run_conv2d(const td_kargs *a) { return forward(a, false); }
+static bool run_conv2d_act(const td_kargs *a)
+{
+    return forward(a, ((const td_conv2d_act_attr *)a->attr)->activation == TD_CONV2D_ACT_RELU);
 }
 
 /* conv_transpose2d with stride 1 is conv2d with turned taps and padding 2 - padding. */
@@ -337,7 +344,7 @@ static bool run_conv_transpose2d(const td_kargs *a)
     job_make(&j, a->in[0], a->out[0], 2 - pair(&o->padding, 0), 2 - pair(&o->padding, 1), planned(a));
     const float *last = (const float *)w->p + 2 * w->stride[2] + 2 * w->stride[3];
     taps t = {last, w->stride[1], w->stride[0], -w->stride[2], -w->stride[3]};
-    job_run(&j, &t, a->in[2], a->ws, running(a));
+    job_run(&j, &t, a->in[2], false, a->ws, running(a));
     return true;
 }
 
@@ -375,6 +382,7 @@ enum { BEFORE_CONV = 10 }; /* asked before the kernels of conv.c, which take the
 
 static const td_kernel rows[] = {
     WINOGRAD("conv2d", run_conv2d, .accepts = accepts_conv2d, .plan = plan_conv2d, .layout = layout_like_first),
+    WINOGRAD("conv2d_act", run_conv2d_act, .accepts = accepts_conv2d, .plan = plan_conv2d, .layout = layout_like_first),
     WINOGRAD("conv_transpose2d", run_conv_transpose2d, .accepts = accepts_conv_transpose2d,
              .plan = plan_conv_transpose2d, .layout = layout_like_first),
     WINOGRAD("conv2d_weight_grad", run_weight_grad, .accepts = accepts_weight_grad, .plan = plan_weight_grad),

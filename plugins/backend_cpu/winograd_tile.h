@@ -129,10 +129,11 @@ static void grads_to_points(float *z, int64_t point, int64_t tile, const float *
     }
 }
 
-/** y = A^T m A + bias for n tiles; places as above, y's for 4x4 pixels a tile. */
+/** y = A^T m A + bias for n tiles, but at least `least_y`; places as above, y's for 4x4 pixels a tile. */
 static void points_to_tiles(float *y, int64_t row, int64_t pixel, const float *m, int64_t point, int64_t tile,
-                            vec_f32 bias, int n)
+                            vec_f32 bias, float least_y, int n)
 {
+    const vec_f32 low = (vec_f32){0} + least_y;
     for (int t = 0; t < n; t++, m += tile, y += 4 * pixel) {
         vec_f32 half[6][4];
 #pragma GCC unroll 1
@@ -149,7 +150,11 @@ static void points_to_tiles(float *y, int64_t row, int64_t pixel, const float *m
             for (int j = 0; j < 6; j++) line[j] = half[j][i];
             from_points(done, line);
 #pragma GCC unroll 4
-            for (int j = 0; j < 4; j++) store(y + i * row + j * pixel, done[j] + bias);
+            for (int j = 0; j < 4; j++) {
+                vec_f32 v = done[j] + bias;
+                vec_i32 below = v < low; /* a NaN is not */
+                store(y + i * row + j * pixel, (vec_f32)(((vec_i32)v & ~below) | ((vec_i32)low & below)));
+            }
         }
     }
 }

@@ -35,14 +35,27 @@ static bool init(td_module *self, const void *given)
     return !o->bias || td_new_param(self, "bias", td_dims(o->out_channels), "fan_in", fan_in, 0);
 }
 
+static bool fits(const options *o, td_tensor *x)
+{
+    return (td_ndim(x) == 4 && td_dim(x, 1) == o->in_channels) ||
+           td_fail_as(TD_ESHAPE, "Conv2d: expected x (N, %lld, H, W), got %s", (long long)o->in_channels,
+                      td_describe(x).s);
+}
+
 static td_tensor *forward(td_module *self, td_tensor *x)
 {
     const options *o = td_options(self);
-    if (td_ndim(x) != 4 || td_dim(x, 1) != o->in_channels)
-        return td_fail_as(TD_ESHAPE, "Conv2d: expected x (N, %lld, H, W), got %s", (long long)o->in_channels,
-                          td_describe(x).s);
+    if (!fits(o, x)) return NULL;
     return td_conv2d(x, td_param(self, "weight"), o->bias ? td_param(self, "bias") : NULL, o->stride, o->padding,
                      o->dilation, o->groups);
+}
+
+static td_tensor *forward_act(td_module *self, td_tensor *x, td_activation act)
+{
+    const options *o = td_options(self);
+    if (act != TD_ACT_RELU || !fits(o, x)) return NULL;
+    return td_conv2d_act(x, td_param(self, "weight"), o->bias ? td_param(self, "bias") : NULL, o->stride, o->padding,
+                         o->dilation, o->groups, TD_CONV2D_ACT_RELU);
 }
 
 static bool sample(uint32_t i, td_sample *s) /* plain; strided, padded, dilated, not square; in groups, without b */
@@ -75,6 +88,7 @@ static const td_layer conv2d = {
     .init = init,
     .forward1 = forward,
     .sample = sample,
+    .forward_act = forward_act,
 };
 static bool reg(void) { return td_add_layer(&conv2d); }
 TD_PLUGIN("conv2d", "1.0", "MIT", "layer:Conv2d", reg, NULL)

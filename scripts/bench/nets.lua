@@ -74,19 +74,19 @@ local Block = nn.Module:extend "Block"
 function Block:init(c_in, c_out, stride)
   self.stride, self.wider = stride, c_out - c_in
   self.conv1 = nn.Conv2d(c_in, c_out, 3, {stride = stride, padding = 1, bias = false})
-  self.bn1 = nn.BatchNorm2d(c_out)
+  self.bn1 = nn.BatchNorm2d {c_out, activation = "relu"}
   self.conv2 = nn.Conv2d(c_out, c_out, 3, {padding = 1, bias = false})
-  self.bn2 = nn.BatchNorm2d(c_out)
+  self.bn2 = nn.BatchNorm2d {c_out, activation = "relu"} -- after the shortcut, which is added in the same pass
 end
 
 --- Shortcut by option A of the paper: every second pixel, and zeros for the channels that are new.
 function Block:forward(x)
-  local y = self.bn2(self.conv2(self.bn1(self.conv1(x)):relu()))
+  local y = self.conv2(self.bn1(self.conv1(x)))
   if self.wider > 0 then
     x = x:slice(3, 1, x:size(3), self.stride):slice(4, 1, x:size(4), self.stride)
     x = x:pad {pads = {0, 0, 0, 0, self.wider // 2, self.wider // 2}}
   end
-  return (y + x):relu()
+  return self.bn2(y, x)
 end
 
 --- ResNet-20 for 32 x 32 images (He et al. 2016, arXiv:1512.03385, section 4.2).

@@ -37,6 +37,23 @@ describe("a chain of a layer and an activation", function()
     end
   end
 
+  -- channels, results, extents, kernel, stride, padding: by windows, tiles, pixels and points
+  for _, c in ipairs {{1, 6, 20, 5, 1, 2}, {16, 24, 17, 3, 1, 1}, {16, 32, 16, 3, 2, 1}, {64, 64, 7, 1, 1, 0}, {6, 16, 14, 5, 1, 0}} do
+    it(("Conv2d, ReLU on %d to %d channels of %d x %d is one op with the same results"):format(c[1], c[2], c[3], c[3]), function()
+      for _, bias in ipairs {true, false} do
+        local net = nn.Sequential(nn.Conv2d {c[1], c[2], c[4], stride = c[5], padding = c[6], bias = bias}, nn.ReLU())
+        for _, order in ipairs {function(x) return x end, tide.channels_last} do
+          local x = order(tide.randn(9, c[1], c[3], c[3]))
+          local chained = run(net, x)
+          nn.chain(false)
+          local apart = run(net, x)
+          nn.chain(true)
+          for i = 1, #apart do assert_close(apart[i]:totable(), chained[i], 5e-5) end
+        end
+      end
+    end)
+  end
+
   it("takes leading axes, a single row and no bias", function()
     local net = nn.Sequential(nn.Linear(5, 6, false), nn.Tanh())
     for _, shape in ipairs {{2, 3, 5}, {5}, {0, 5}} do
@@ -60,8 +77,7 @@ describe("a chain of a layer and an activation", function()
   end)
 
   it("is one op in a profile, and two when chaining is off", function()
-    local net = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
-    local x = tide.randn(2, 3)
+    local net, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU()), tide.randn(2, 3)
     local function ops()
       local names = {}
       for _, row in ipairs(tide.profile(function() net(x) end)) do names[#names + 1] = row.op end
@@ -72,6 +88,11 @@ describe("a chain of a layer and an activation", function()
     assert.is_true(nn.chain(false))
     assert.equal("linear relu", ops())
     assert.is_false(nn.chain())
+    nn.chain(true)
+    net, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), tide.randn(1, 1, 4, 4)
+    assert.equal("conv2d_act", ops())
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh())
+    assert.equal("conv2d tanh", ops())
   end)
 
   it("leaves printing, names, states and copies as they are", function()

@@ -4,8 +4,8 @@ local tide = require "tide"
 --- Run in processes of their own, for the environment is read there.
 local conformance = [[
   local tide = require "tide"
-  local report = tide.check.run {{"op", "conv2d"}, {"op", "conv_transpose2d"}, {"op", "conv2d_weight_grad"}, {"layer", "Conv2d"},
-    {"layer", "ConvTranspose2d"}}
+  local report = tide.check.run {{"op", "conv2d"}, {"op", "conv2d_act"}, {"op", "conv_transpose2d"}, {"op", "conv2d_weight_grad"},
+    {"layer", "Conv2d"}, {"layer", "ConvTranspose2d"}}
   assert(#report.failed == 0, tostring(report))
   assert(report.passed > 50, report.passed)
 ]]
