@@ -111,7 +111,7 @@ end
 
 --- Whether a value is what the schema's text says: "0.1", "true", "none", "{}".
 local function is_default(value, text)
-  if text == "none" then return value == nil end
+  if text == "none" then return value == nil or value == "none" end  -- the latter of an enum
   if text == nil then return false end
   if value == nil then return false end
   local s = shown(value)
