@@ -29,6 +29,7 @@
     X(conv)          \
     X(conv_slopes)   \
     X(pool)          \
+    X(pool_last)     \
     X(norm_last)     \
     X(batch_norm)    \
     X(norm)          \

@@ -1,4 +1,4 @@
-/* limits.h - shared by limits.c and limits_onednn.c. */
+/* limits.h - shared by limits.c, limits_onednn.c, ops_onednn.c and timing.c. */
 #ifndef TIDE_BENCH_LIMITS_H
 #define TIDE_BENCH_LIMITS_H
 #include <stdbool.h>
