@@ -68,8 +68,13 @@ local function calls(s, order)
     return function() return tide.avg_pool2d(x, o) end,
       function() return tide.avg_pool2d_backward(g, {height = h, width = w, kernel = k, stride = stride, padding = pad}) end
   end
-  local y, index = tide.max_pool2d(x, o)
+  local y, places = tide.max_pool2d(x, o), {}
   local g = images(order, y:shape())
+  for i = 0, y:size(3) - 1 do                            -- every winner in the middle of its window
+    for j = 0, y:size(4) - 1 do places[#places + 1] = (i * stride + k // 2 - pad) * w + j * stride + k // 2 - pad + 1 end
+  end
+  local index = tide.zeros(y:shape()):to "i64" + tide.tensor(places, {dtype = "i64"}):reshape(y:size(3), y:size(4))
+  if order == "nhwc" then index = tide.channels_last(index) end
   return function() return tide.max_pool2d(x, o) end, function() return tide.max_pool2d_backward(g, index, h, w) end
 end
 
