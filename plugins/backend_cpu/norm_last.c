@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { BLOCK = 64, CHUNK = 1024, MOST_CHUNKS = 64, LANES = VEC_F32, WIDE = 64, VECTORS = 5 };
+enum { BLOCK = 64, CHUNK = 16384, MOST_CHUNKS = 64, LANES = VEC_F32, WIDE = 64, VECTORS = 5 };
 
 typedef struct {
     int64_t rows, c, chunks;
@@ -15,7 +15,9 @@ typedef struct {
 static pixels pixels_of(const td_view *x)
 {
     pixels s = {td_view_numel(x) / x->dim[1], x->dim[1], 0};
-    s.chunks = s.rows < CHUNK ? 1 : s.rows / CHUNK < MOST_CHUNKS ? s.rows / CHUNK : MOST_CHUNKS;
+    int64_t n = s.rows * s.c / CHUNK, most = s.rows / BLOCK; /* pieces of CHUNK elements, of BLOCK rows at least */
+    n = n < most ? n : most;
+    s.chunks = n < 1 ? 1 : n < MOST_CHUNKS ? n : MOST_CHUNKS;
     return s;
 }
 
