@@ -328,15 +328,22 @@ static bool run(const td_kargs *a, const problem *p)
 
 /* ---- what it is taken for ---- */
 
-/** Whether oneDNN is the faster, as measured against conv.c, conv_pixels.c and winograd.c (Zen 3, AVX2): kernels of 1x1 with
- *  many weights, by 15 to 35 %, reorders included. Elsewhere ours are as fast in its favourite order of axes and faster in
- *  others. */
+/** Whether oneDNN is the faster, as measured by scripts/bench/ops.lua against conv.c, conv_pixels.c and winograd.c (Zen 3,
+ *  AVX2), reorders included: kernels of 1x1 with many weights, by 15 to 35 %; with a stride, the weight gradient of many
+ *  weights (its sums leave our caches), and with channels innermost the weight gradient of 1x1 and the few colours of a
+ *  network's first layer, by a third to a half. Elsewhere ours are as fast in its favourite order of axes and faster in others. */
 static bool pays(const problem *p)
 {
     const int64_t *w = p->weights->dim, c = p->src->dim[1], o = p->dst->dim[1];
     double products = (double)td_view_numel(p->dst) * (double)c;
-    return p->groups == 1 && w[2] == 1 && w[3] == 1 && c % 8 == 0 && o % 8 == 0 && c * o >= 1 << 16 &&
-           products >= 1 << 20;
+    bool points = w[2] == 1 && w[3] == 1, strided = p->stride[0] > 1 && p->stride[1] > 1,
+         last = channels_last(given(p));
+    if (p->groups != 1 || o % 8) return false;
+    if (strided && last && p->dir == FORWARD && c <= 4 && w[2] > 3 && w[3] > 3) return true;
+    if (c % 8) return false;
+    if (points && c * o >= 1 << 16) return products >= 1 << 20;
+    if (strided && p->dir == WEIGHTS) return points ? last && c * o < 1 << 14 : c * o >= 1 << 17;
+    return false;
 }
 
 static bool accepts(const problem *p)
