@@ -1,12 +1,13 @@
 /* norm_last.c - batch_norm, its gradient and batch_norm_infer for images whose channels are innermost, f32; the formulas are
  * those of batch_norm.c. x is (rows, c), a row a pixel. Sums run in f32 over BLOCK rows, then in f64 over a chunk, then over the
- * chunks in order, of which there are as many for any number of threads. */
+ * chunks in order, of which there are as many for any number of threads. Memory is read once for mean and variance: the squares
+ * of a block are taken around its own mean m while it is in the cache, and sum x^2 = sum (x - m)^2 + m (2 sum x - n m) in f64. */
 #include "cpu.h"
 #include "vec.h"
 #include <math.h>
 #include <string.h>
 
-enum { BLOCK = 64, CHUNK = 16384, MOST_CHUNKS = 64, LANES = VEC_F32, WIDE = 64, VECTORS = 5 };
+enum { BLOCK = 32, CHUNK = 16384, MOST_CHUNKS = 64, LANES = VEC_F32, WIDE = 64, VECTORS = 5 };
 
 typedef struct {
     int64_t rows, c, chunks;
@@ -31,7 +32,7 @@ static int threads_for(const pixels *s) { return s->rows * s->c > TD_PAR_MIN ? c
 
 /* ---- sums of columns: what is summed at an element is chosen when this is compiled ---- */
 
-typedef enum { VALUES, SQUARES, GRADIENTS, PASSED, PASSED_ADDED } summed;
+typedef enum { MOMENTS, GRADIENTS, PASSED, PASSED_ADDED } summed;
 
 /** Rows whose columns are summed; for gradients what h is made of, and gr where r was added. */
 typedef struct {
@@ -42,64 +43,134 @@ typedef struct {
 /** h where a relu was, from z = d scale + shift + r. */
 VEC_INLINE vec_f32 passed(vec_f32 g, vec_f32 z) { return (vec_f32)((vec_i32)g & ~(vec_i32)(z <= 0)); }
 
-/** a[j] += sum over rows of x, (x - m)^2 or h;  b[j] += sum of h (x - m). */
-VEC_INLINE void columns(const summed what, double *a, double *b, const operands *o, int64_t c, int64_t first,
-                        int64_t rows)
+/* The functions below take columns j .. j + vectors LANES of n rows from row r on, at once: whole lines of the cache, and sums
+ * enough in flight. Two rows have sums of their own, for an addition takes longer than a load. */
+
+/** a[j] += sum of x, b[j] += sum of x^2. */
+VEC_INLINE void moments(const int vectors, double *a, double *b, const float *x, int64_t c, int64_t n)
 {
-    const bool gradients = what >= GRADIENTS, relu = what >= PASSED, added = what == PASSED_ADDED;
-    for (int64_t r = first; r < first + rows; r += BLOCK) {
-        int64_t n = first + rows - r < BLOCK ? first + rows - r : BLOCK, j = 0;
-        for (; j + LANES <= c; j += LANES) {
-            const float *p = o->x + r * c + j, *q = gradients ? o->g + r * c + j : NULL;
-            const float *add = added ? o->r + r * c + j : NULL;
-            float *to = added ? o->gr + r * c + j : NULL;
-            vec_f32 mean = what == VALUES ? (vec_f32){0} : load(o->mean + j), s0 = {0}, s1 = {0}, t0 = {0}, t1 = {0};
-            vec_f32 scale = relu ? load(o->scale + j) : mean, shift = relu ? load(o->shift + j) : mean;
-            for (int64_t i = 0; i < n; i += 2) { /* two sums, for an addition takes longer than a load */
-                bool two = i + 1 < n;
-                vec_f32 d0 = load(p + i * c) - mean, d1 = load(p + (i + two) * c) - mean;
-                if (gradients) {
-                    vec_f32 g0 = load(q + i * c), g1 = load(q + (i + two) * c);
-                    if (relu) {
-                        vec_f32 z0 = d0 * scale + shift, z1 = d1 * scale + shift;
-                        if (added) z0 += load(add + i * c), z1 += load(add + (i + two) * c);
-                        g0 = passed(g0, z0);
-                        g1 = passed(g1, z1);
-                    }
-                    if (added) {
-                        *(vec_f32 *)(to + i * c) = g0;
-                        *(vec_f32 *)(to + (i + two) * c) = g1;
-                    }
-                    if (!two) g1 = (vec_f32){0};
-                    s0 += g0;
-                    s1 += g1;
-                    t0 += g0 * d0;
-                    t1 += g1 * d1;
-                } else {
-                    if (!two) d1 = (vec_f32){0};
-                    if (what == SQUARES) d0 *= d0, d1 *= d1;
-                    s0 += d0;
-                    s1 += d1;
-                }
-            }
-            for (int l = 0; l < LANES; l++) {
-                a[j + l] += (double)s0[l] + (double)s1[l];
-                if (gradients) b[j + l] += (double)t0[l] + (double)t1[l];
-            }
+    vec_f32 s[4], q[4], mean[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        vec_f32 s0 = {0}, s1 = {0};
+        int64_t i = 0;
+        for (; i + 2 <= n; i += 2) {
+            s0 += load(x + i * c + v * LANES);
+            s1 += load(x + (i + 1) * c + v * LANES);
         }
-        for (; j < c; j++)
-            for (int64_t i = r; i < r + n; i++) {
-                float d = o->x[i * c + j] - (what == VALUES ? 0 : o->mean[j]), h = gradients ? o->g[i * c + j] : 0;
-                float z = relu ? d * o->scale[j] + o->shift[j] + (added ? o->r[i * c + j] : 0) : 1;
-                if (z <= 0) h = 0;
-                if (added) o->gr[i * c + j] = h;
-                a[j] += (double)(gradients ? h : what == SQUARES ? d * d : d);
-                if (gradients) b[j] += (double)(h * d);
-            }
+        if (i < n) s0 += load(x + i * c + v * LANES);
+        s[v] = s0 + s1;
+        mean[v] = s[v] / (float)n;
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        vec_f32 q0 = {0}, q1 = {0};
+        int64_t i = 0;
+        for (; i + 2 <= n; i += 2) {
+            vec_f32 d0 = load(x + i * c + v * LANES) - mean[v], d1 = load(x + (i + 1) * c + v * LANES) - mean[v];
+            q0 += d0 * d0;
+            q1 += d1 * d1;
+        }
+        if (i < n) {
+            vec_f32 d = load(x + i * c + v * LANES) - mean[v];
+            q0 += d * d;
+        }
+        q[v] = q0 + q1;
+    }
+    for (int v = 0; v < vectors; v++) {
+        float sums[LANES], squares[LANES], means[LANES];
+        *(vec_f32 *)sums = s[v];
+        *(vec_f32 *)squares = q[v];
+        *(vec_f32 *)means = mean[v];
+#pragma omp simd
+        for (int l = 0; l < LANES; l++) {
+            double sum = (double)sums[l], m = (double)means[l];
+            a[v * LANES + l] += sum;
+            b[v * LANES + l] += (double)squares[l] + m * (2 * sum - (double)n * m);
+        }
     }
 }
 
-/** The sums of all rows into parts[0 .. c), and of h (x - m) into parts[c .. 2c). */
+/** a[j] += sum of h, b[j] += sum of h (x - mean). */
+VEC_INLINE void products(const summed what, const int vectors, double *a, double *b, const operands *o, int64_t c,
+                         int64_t at, int64_t j, int64_t n)
+{
+    const bool relu = what >= PASSED, added = what == PASSED_ADDED;
+    const float *x = o->x + at, *g = o->g + at, *r = added ? o->r + at : NULL;
+    float *to = added ? o->gr + at : NULL;
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; v++, j += LANES, x += LANES, g += LANES) {
+        vec_f32 mean = load(o->mean + j), s0 = {0}, s1 = {0}, t0 = {0}, t1 = {0};
+        vec_f32 scale = relu ? load(o->scale + j) : mean, shift = relu ? load(o->shift + j) : mean;
+        for (int64_t i = 0; i < n; i += 2) {
+            bool two = i + 1 < n;
+            vec_f32 d0 = load(x + i * c) - mean, d1 = load(x + (i + two) * c) - mean;
+            vec_f32 h0 = load(g + i * c), h1 = load(g + (i + two) * c);
+            if (relu) {
+                vec_f32 z0 = d0 * scale + shift, z1 = d1 * scale + shift;
+                if (added) z0 += load(r + v * LANES + i * c), z1 += load(r + v * LANES + (i + two) * c);
+                h0 = passed(h0, z0);
+                h1 = passed(h1, z1);
+            }
+            if (added) {
+                *(vec_f32 *)(to + v * LANES + i * c) = h0;
+                *(vec_f32 *)(to + v * LANES + (i + two) * c) = h1;
+            }
+            if (!two) h1 = (vec_f32){0};
+            s0 += h0;
+            s1 += h1;
+            t0 += h0 * d0;
+            t1 += h1 * d1;
+        }
+        float s[LANES], t[LANES];
+        *(vec_f32 *)s = s0 + s1;
+        *(vec_f32 *)t = t0 + t1;
+#pragma omp simd
+        for (int l = 0; l < LANES; l++) {
+            a[v * LANES + l] += (double)s[l];
+            b[v * LANES + l] += (double)t[l];
+        }
+    }
+}
+
+/** The columns that fill no vector. */
+VEC_INLINE void last_columns(const summed what, double *a, double *b, const operands *o, int64_t c, int64_t r,
+                             int64_t n, int64_t j)
+{
+    for (; j < c; j++)
+        for (int64_t i = r; i < r + n; i++) {
+            float x = o->x[i * c + j];
+            if (what == MOMENTS) {
+                a[j] += (double)x;
+                b[j] += (double)x * (double)x;
+                continue;
+            }
+            float d = x - o->mean[j], h = o->g[i * c + j];
+            if (what >= PASSED && d * o->scale[j] + o->shift[j] + (what == PASSED_ADDED ? o->r[i * c + j] : 0) <= 0)
+                h = 0;
+            if (what == PASSED_ADDED) o->gr[i * c + j] = h;
+            a[j] += (double)h;
+            b[j] += (double)(h * d);
+        }
+}
+
+VEC_INLINE void columns(const summed what, double *a, double *b, const operands *o, int64_t c, int64_t first,
+                        int64_t rows)
+{
+    for (int64_t r = first; r < first + rows; r += BLOCK) {
+        int64_t n = first + rows - r < BLOCK ? first + rows - r : BLOCK, j = 0;
+        if (what == MOMENTS) {
+            for (; j + 2 * LANES <= c; j += 2 * LANES) moments(2, a + j, b + j, o->x + r * c + j, c, n);
+            for (; j + LANES <= c; j += LANES) moments(1, a + j, b + j, o->x + r * c + j, c, n);
+        } else {
+            for (; j + 2 * LANES <= c; j += 2 * LANES) products(what, 2, a + j, b + j, o, c, r * c + j, j, n);
+            for (; j + LANES <= c; j += LANES) products(what, 1, a + j, b + j, o, c, r * c + j, j, n);
+        }
+        last_columns(what, a, b, o, c, r, n, j);
+    }
+}
+
+/** The sums of all rows into parts[0 .. c), of x^2 or h (x - mean) into parts[c .. 2c). */
 VEC_INLINE void all_columns(const summed what, double *parts, const pixels *s, const operands *o)
 {
     int64_t width = 2 * s->c;
@@ -114,8 +185,7 @@ VEC_INLINE void all_columns(const summed what, double *parts, const pixels *s, c
         for (int64_t j = 0; j < width; j++) parts[j] += parts[i * width + j];
 }
 
-static void sum_values(double *p, const pixels *s, const operands *o) { all_columns(VALUES, p, s, o); }
-static void sum_squares(double *p, const pixels *s, const operands *o) { all_columns(SQUARES, p, s, o); }
+static void sum_moments(double *p, const pixels *s, const operands *o) { all_columns(MOMENTS, p, s, o); }
 static void sum_gradients(double *p, const pixels *s, const operands *o) { all_columns(GRADIENTS, p, s, o); }
 static void sum_passed(double *p, const pixels *s, const operands *o) { all_columns(PASSED, p, s, o); }
 static void sum_passed_added(double *p, const pixels *s, const operands *o) { all_columns(PASSED_ADDED, p, s, o); }
@@ -217,11 +287,11 @@ static bool run_batch_norm(const td_kargs *a)
     pixels s = pixels_of(a->in[0]);
     float *mean = vector(a, &s, 0), *scale = vector(a, &s, 1), *shift = vector(a, &s, 2);
     operands o = {.x = a->in[0]->p, .r = a->in[3] ? a->in[3]->p : NULL, .mean = mean, .scale = scale, .shift = shift};
-    sum_values(sums, &s, &o);
-    for (int64_t j = 0; j < s.c; j++) mean[j] = (float)(sums[j] / (double)s.rows);
-    sum_squares(sums, &s, &o);
+    sum_moments(sums, &s, &o);
     for (int64_t j = 0; j < s.c; j++) {
-        float rstd = (float)(1 / sqrt(sums[j] / (double)s.rows + attr->eps));
+        double m = sums[j] / (double)s.rows, var = sums[s.c + j] / (double)s.rows - m * m;
+        float rstd = (float)(1 / sqrt((var > 0 ? var : 0) + attr->eps));
+        mean[j] = (float)m;
         scale[j] = at(a->in[1], j, 1) * rstd;
         shift[j] = at(a->in[2], j, 0);
         ((float *)a->out[1]->p)[j] = mean[j];
