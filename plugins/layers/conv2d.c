@@ -8,6 +8,7 @@ typedef struct {
     td_ints kernel_size, stride, padding, dilation;
     int64_t groups;
     bool bias;
+    int32_t activation; /* none or relu, as td_activation has them */
 } options;
 static const td_opt opts[] = {
     TD_OPT(options, in_channels, TD_O_INT, NULL, ">= 1", "channels of x"),
@@ -18,6 +19,7 @@ static const td_opt opts[] = {
     TD_OPT(options, dilation, TD_O_INTS, "1", ">= 1", "distance of kernel elements"),
     TD_OPT(options, groups, TD_O_INT, "1", ">= 1", "channel groups that do not mix"),
     TD_OPT(options, bias, TD_O_BOOL, "true", NULL, "whether b is added"),
+    TD_OPT(options, activation, TD_O_ENUM, "none", "none|relu", "what is applied to y, in the same op"),
 };
 
 static bool init(td_module *self, const void *given)
@@ -42,26 +44,32 @@ static bool fits(const options *o, td_tensor *x)
                       td_describe(x).s);
 }
 
+static td_tensor *run(td_module *self, const options *o, td_tensor *x, td_activation act)
+{
+    td_tensor *w = td_param(self, "weight"), *b = o->bias ? td_param(self, "bias") : NULL;
+    if (act == TD_ACT_RELU)
+        return td_conv2d_act(x, w, b, o->stride, o->padding, o->dilation, o->groups, TD_CONV2D_ACT_RELU);
+    return td_conv2d(x, w, b, o->stride, o->padding, o->dilation, o->groups);
+}
+
 static td_tensor *forward(td_module *self, td_tensor *x)
 {
     const options *o = td_options(self);
-    if (!fits(o, x)) return NULL;
-    return td_conv2d(x, td_param(self, "weight"), o->bias ? td_param(self, "bias") : NULL, o->stride, o->padding,
-                     o->dilation, o->groups);
+    return fits(o, x) ? run(self, o, x, (td_activation)o->activation) : NULL;
 }
 
+/* A relu of a relu is the same. */
 static td_tensor *forward_act(td_module *self, td_tensor *x, td_activation act)
 {
     const options *o = td_options(self);
-    if (act != TD_ACT_RELU || !fits(o, x)) return NULL;
-    return td_conv2d_act(x, td_param(self, "weight"), o->bias ? td_param(self, "bias") : NULL, o->stride, o->padding,
-                         o->dilation, o->groups, TD_CONV2D_ACT_RELU);
+    return act == TD_ACT_RELU && fits(o, x) ? run(self, o, x, TD_ACT_RELU) : NULL;
 }
 
-static bool sample(uint32_t i, td_sample *s) /* plain; strided, padded, dilated, not square; in groups, without b */
+static bool sample(uint32_t i,
+                   td_sample *s) /* plain; strided, padded, dilated, not square; in groups, without b; relu */
 {
     options *o = s->opts;
-    *o = (options){2, 4, td_dims(3), td_dims(1), td_dims(0), td_dims(1), 1, true};
+    *o = (options){2, 4, td_dims(3), td_dims(1), td_dims(0), td_dims(1), 1, true, i == 3 ? TD_ACT_RELU : TD_ACT_NONE};
     if (i == 1) {
         o->kernel_size = td_dims(3, 2);
         o->stride = td_dims(2, 1);
@@ -73,7 +81,7 @@ static bool sample(uint32_t i, td_sample *s) /* plain; strided, padded, dilated,
         o->bias = false;
     }
     s->in[0] = td_randn(td_dims(2, 2, 5, 6), TD_F32);
-    return i < 3;
+    return i < 4;
 }
 
 static const td_layer conv2d = {
@@ -83,7 +91,7 @@ static const td_layer conv2d = {
     .doc = "Cross-correlation of x (N, in_channels, H, W) with a learned kernel, giving (N, out_channels, OH, OW), "
            "OH = floor((H + 2 padding - dilation (KH - 1) - 1) / stride) + 1 (LeCun et al. 1989). weight "
            "(out_channels, in_channels / groups, KH, KW) and bias start uniform in +-1 / sqrt(in_channels / groups "
-           "KH KW).",
+           "KH KW). With activation = \"relu\", y is relu of that, and the gradient is one op too.",
     .opts = TD_OPTS(options, opts),
     .init = init,
     .forward1 = forward,

@@ -93,6 +93,9 @@ describe("a chain of a layer and an activation", function()
     assert.equal("conv2d_act", ops())
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh())
     assert.equal("conv2d tanh", ops())
+    net = nn.Conv2d {1, 2, 3, activation = "relu"}
+    assert.equal("conv2d_act", ops())
+    assert.equal('Conv2d(1, 2, 3, activation = "relu")', tostring(net))
   end)
 
   it("leaves printing, names, states and copies as they are", function()
