@@ -1,7 +1,9 @@
 --- Modules that hold modules: Sequential, ModuleList, ModuleDict.
 local Module = require "tide.nn.module"
-local pair = require "tide.nn.layer".pair
+local layer = require "tide.nn.layer"
 local util = require "tide.util"
+
+local pair, unwatched = layer.pair, layer.unwatched
 
 local M = {}
 
@@ -32,6 +34,14 @@ function Sequential:init(...)
   end
 end
 
+--- Frees x, which became y.
+local function leave(x, y, ...)
+  if not rawequal(x, y) then x:free() end
+  return y, ...
+end
+
+--- What goes from one C layer to the next is freed on the way, but for what the tape has saved: else it would stay until the
+--- collector comes by.
 function Sequential:forward(x, ...)
   local n = #self
   if n == 0 then return x, ... end
@@ -41,19 +51,22 @@ function Sequential:forward(x, ...)
     x = self[1](x, ...)
     i = 2
   end
-  local m = self[i]
+  local m, ours = self[i], false                         -- ours: x came from a layer, and nobody else has it
   while i < n do
-    local after = self[i + 1]
+    local after, plain = self[i + 1], unwatched(m)
     local y = pair(m, after, x)                          -- a layer and its activation as one op
     if y then
-      i, x = i + 2, y
+      i = i + 2
       m = self[i]
     else
-      i, x = i + 1, m(x)
+      y, i = m(x), i + 1
       m = after
     end
+    if ours and plain then leave(x, y) end
+    x, ours = y, plain
   end
   if i > n then return x end
+  if ours and unwatched(m) then return leave(x, m(x)) end
   return m(x)
 end
 

@@ -52,6 +52,11 @@ function M.pair(m, after, x)
   return leave(rawget(m, RAW):forward_act(rawget(after, RAW), x))
 end
 
+--- Whether m is a C layer that nobody watches: what it takes and gives is known to its caller alone.
+---@param m tide.nn.Module
+---@return boolean
+function M.unwatched(m) return getmetatable(m).__call == call end
+
 --- What of a C module's tensors is called `name`.
 local function find(self, name)
   local raw = rawget(self, RAW)
