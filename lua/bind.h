@@ -48,7 +48,7 @@ void tdl_push_where(lua_State *L);
 void tdl_where(lua_State *L, char *to, size_t room);
 /** Raises what tdl_leave has noted. */
 int tdl_throw(lua_State *L, tdl_state *S);
-/** "a Tensor", "nil", "a number", "nothing": for messages. */
+/** "a Tensor", "nil", "nothing", a number as it is: for messages; good until the next call on this thread. */
 const char *tdl_what(lua_State *L, int arg);
 
 /* ---- stays in the core ---- */

@@ -103,6 +103,15 @@ static int l_where(lua_State *L)
     return 1;
 }
 
+/* Good until the next call on this thread: nothing is put on the stack, for callers may go on. */
+static const char *number_text(lua_State *L, int arg)
+{
+    static _Thread_local char text[48];
+    if (lua_isinteger(L, arg)) snprintf(text, sizeof text, LUA_INTEGER_FMT, (LUAI_UACINT)lua_tointeger(L, arg));
+    else snprintf(text, sizeof text, LUA_NUMBER_FMT, (LUAI_UACNUMBER)lua_tonumber(L, arg));
+    return text;
+}
+
 const char *tdl_what(lua_State *L, int arg)
 {
     tdl_slot *s;
@@ -110,7 +119,7 @@ const char *tdl_what(lua_State *L, int arg)
     case LUA_TNONE: return "nothing";
     case LUA_TNIL: return "nil";
     case LUA_TBOOLEAN: return "a boolean";
-    case LUA_TNUMBER: return lua_isinteger(L, arg) ? "an integer" : "a number";
+    case LUA_TNUMBER: return number_text(L, arg);
     case LUA_TSTRING: return "a string";
     case LUA_TTABLE: return "a table";
     case LUA_TFUNCTION: return "a function";
