@@ -19,6 +19,7 @@
 typedef struct tdl_state {
     td_context *ctx;                  /* NULL once the state closes                                              */
     size_t debt, due;                 /* bytes of tensors made since the last payment; a payment falls due at    */
+    size_t unswept;                   /* those that were paid for since the last full collection                 */
     size_t live;                      /* bytes of tensors that userdata hold                                     */
     bool frees;                       /* tensors are dropped by tdl_freeing_alloc                          */
     int tensor_mt, methods, shape_mt; /* registry references                                         */
@@ -83,6 +84,8 @@ static inline bool tdl_leave(tdl_state *S, tdl_stay *stay, bool ok)
 /* ---- the collector: Lua does not see the bytes of tensors, so calls pay for them ---- */
 
 void tdl_pay_now(lua_State *L, tdl_state *S);
+/** Frees tensors that only garbage holds, where there may be enough of them: before backward. May run finalizers. */
+void tdl_sweep(lua_State *L, tdl_state *S);
 /** Before the arguments are looked at: may run finalizers. */
 static inline void tdl_pay(lua_State *L, tdl_state *S)
 {

@@ -114,7 +114,7 @@ static uint32_t read_flags(lua_State *L, const char *who, int arg, const char *o
 static int m_backward(lua_State *L)
 {
     tdl_state *S = TDL_STATE(L);
-    tdl_pay(L, S);
+    tdl_sweep(L, S);
     td_tensor *y = tdl_check_tensor(L, 1), *seed = tdl_peek(L, 2);
     bool options = !seed && lua_type(L, 2) == LUA_TTABLE;
     if (!seed && !options && !lua_isnoneornil(L, 2))

@@ -169,10 +169,24 @@ void tdl_pay_now(lua_State *L, tdl_state *S)
     if ((double)S->live / 2 > cycle) cycle = (double)S->live / 2;
     if (heap * 2 > cycle) cycle = heap * 2;
     double kb = heap * (double)S->debt / cycle / 1024;
+    S->unswept += S->debt;
     S->debt = 0;
     S->due = (size_t)cycle / PAYMENTS;
     if (!lua_gc(L, LUA_GCISRUNNING)) return; /* stopped by the script, or a finalizer runs */
     lua_gc(L, LUA_GCSTEP, kb < 1 ? 1 : kb > 1e6 ? 1000000 : (int)kb);
+}
+
+/*
+ * Backward begins with most memory in use, so what forward left to the collector goes before it: a full collection, which takes
+ * about as long as making a tenth of such bytes of tensors. WORTH: bytes of tensors for each byte of Lua's heap.
+ */
+void tdl_sweep(lua_State *L, tdl_state *S)
+{
+    enum { WORTH = 8 };
+    size_t made = S->unswept + S->debt, heap = (size_t)lua_gc(L, LUA_GCCOUNT) << 10;
+    if (made < CYCLE_AT_LEAST / 4 || made < heap * WORTH || !lua_gc(L, LUA_GCISRUNNING)) return;
+    lua_gc(L, LUA_GCCOLLECT);
+    S->unswept = S->debt = 0;
 }
 
 static int collect_all(lua_State *L)
