@@ -46,8 +46,8 @@ struct td_capture {
     td_tensor *const *args;
     uint64_t calls, replays, recordings;
     uint32_t misses, pause, paused;
-    bool check;
-    tdi_verify *verify; /* check mode: what the replay gave, while the call runs once more */
+    bool check, keep_all; /* keep_all: no step runs twice */
+    tdi_verify *verify;   /* check mode: what the replay gave, while the call runs once more */
     td_capture_info made;
     char why[MAX_WHY];
 };
@@ -173,6 +173,7 @@ void td_capture_free(td_capture *c)
 }
 
 void td_capture_check(td_capture *c, bool on) { c->check = on; }
+void td_capture_recompute(td_capture *c, bool on) { c->keep_all = !on; }
 
 /* ---- a call ---- */
 
@@ -335,7 +336,7 @@ static bool promote(td_capture *c, recording *r, td_tensor *const *results, uint
 {
     tdi_trace *t = r->trace;
     r->trace = NULL;
-    if (!(r->program = tdi_program_make(t, results, n))) {
+    if (!(r->program = tdi_program_make(t, results, n, !c->keep_all))) {
         recording_free(r);
         return false;
     }

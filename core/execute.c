@@ -159,7 +159,7 @@ bool tdi_call_kernel(tdi_runner *r, const tdi_choice *c, td_dtype compute)
     tdi_profile *profile = r->ctx->profile;
     bool ok =
         __builtin_expect(!r->ctx->trace, 1) || tdi_trace_kernel(r->ctx, r->op, c, &a, r->dev, r->number, r->n_number);
-    ok = ok && (__builtin_expect(profile != NULL, 0) ? tdi_profile_kernel(profile, r->op, c->kernel, &a, r->dev)
+    ok = ok && (__builtin_expect(profile != NULL, 0) ? tdi_profile_kernel(profile, r->op, c->kernel->run, &a, r->dev)
                                                      : c->kernel->run(&a));
     tdi_storage_release(ws);
     if (!ok && !tdi_failed())

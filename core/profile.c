@@ -134,10 +134,11 @@ static uint64_t bytes_of(const td_view *v)
     return n;
 }
 
-bool tdi_profile_kernel(tdi_profile *p, const tdi_op *op, const td_kernel *k, const td_kargs *a, td_device *dev)
+bool tdi_profile_kernel(tdi_profile *p, const tdi_op *op, bool (*run)(const td_kargs *), const td_kargs *a,
+                        td_device *dev)
 {
     double start = now();
-    bool ok = k->run(a) && (!dev->async || tdi_device_sync(dev));
+    bool ok = run(a) && (!dev->async || tdi_device_sync(dev));
     double time = now() - start;
     uint32_t row = p->depth && !p->skipped ? p->stack[p->depth - 1].row : UINT32_MAX;
     if (row == UINT32_MAX) return ok;
@@ -145,7 +146,7 @@ bool tdi_profile_kernel(tdi_profile *p, const tdi_op *op, const td_kernel *k, co
     r->kernel += time;
     for (uint32_t i = 0; i < a->n_in; i++) r->bytes += bytes_of(a->in[i]);
     for (uint32_t i = 0; i < a->n_out; i++) r->bytes += bytes_of(a->out[i]);
-    r->flops += tdi_flops(op->t.name, a);
+    if (op) r->flops += tdi_flops(op->t.name, a);
     note(p, row, start, time, a);
     return ok;
 }

@@ -12,8 +12,8 @@ void tdi_profile_leave(tdi_profile *);
 /** The same about a chain of element-wise kernels that a captured program runs tile by tile: all its time is in kernels. */
 void tdi_profile_enter_chain(tdi_profile *, bool backward);
 void tdi_profile_leave_chain(tdi_profile *);
-/** Runs the kernel in the current op and notes its time, bytes and flops. Waits for an asynchronous device. */
-bool tdi_profile_kernel(tdi_profile *, const tdi_op *, const td_kernel *, const td_kargs *, td_device *);
+/** Runs a kernel of the current op and notes its time, bytes and flops (op NULL: none). Waits for an asynchronous device. */
+bool tdi_profile_kernel(tdi_profile *, const tdi_op *, bool (*run)(const td_kargs *), const td_kargs *, td_device *);
 void tdi_profile_free(tdi_profile *);
 
 /** Floating-point operations of one call, by the textbook (a multiply-add is two); 0 where that is not known. ops/flops.c */

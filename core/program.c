@@ -8,7 +8,7 @@
 
 static void bind_operand(tdi_program *p, uint32_t i)
 {
-    tdi_operand *o = &p->trace->operand[i];
+    tdi_operand *o = &p->operand[i];
     static double nothing[8] __attribute__((aligned(64))); /* for tensors without elements */
     p->ptr[i] = o->slot == TDI_NO_SLOT && !o->v.nd ? NULL : &p->view[i];
     p->view[i] = o->v;
@@ -21,23 +21,23 @@ static bool index_uses(tdi_program *p)
 {
     const tdi_trace *t = p->trace;
     p->use_at = calloc(t->n_slot + 2, sizeof *p->use_at);
-    p->use = malloc((t->n_operand + 1) * sizeof *p->use);
+    p->use = malloc((p->n_operand + 1) * sizeof *p->use);
     if (!p->use_at || !p->use) return tdi_program_no_memory();
-    for (uint32_t i = 0; i < t->n_operand; i++)
-        if (t->operand[i].slot >= 0) p->use_at[t->operand[i].slot + 2]++;
+    for (uint32_t i = 0; i < p->n_operand; i++)
+        if (p->operand[i].slot >= 0) p->use_at[p->operand[i].slot + 2]++;
     for (uint32_t s = 2; s < t->n_slot + 2; s++) p->use_at[s] += p->use_at[s - 1];
-    for (uint32_t i = 0; i < t->n_operand; i++)
-        if (t->operand[i].slot >= 0) p->use[p->use_at[t->operand[i].slot + 1]++] = i;
+    for (uint32_t i = 0; i < p->n_operand; i++)
+        if (p->operand[i].slot >= 0) p->use[p->use_at[p->operand[i].slot + 1]++] = i;
     return true;
 }
 
 static void bind_call(tdi_program *p, uint32_t i)
 {
-    const tdi_step *s = &p->trace->step[i];
+    const tdi_step *s = &p->step[i];
     tdi_bound *c = &p->call[p->n_call++];
     *c = (tdi_bound){.step = s};
     if (s->optimizer) return;
-    c->run = s->choice.kernel->run;
+    c->run = s->again && s->choice.kernel->again ? s->choice.kernel->again : s->choice.kernel->run;
     c->a = (td_kargs){.n_in = s->n_in,
                       .n_out = s->n_out,
                       .n_list = s->n_list,
@@ -63,12 +63,11 @@ static bool run_once(tdi_program *p, uint32_t i)
 /* Constants are computed now, chains become one call, and the rest one each. */
 static bool bind_calls(tdi_program *p)
 {
-    const tdi_trace *t = p->trace;
-    for (uint32_t i = 0, c = 0; i < t->n_step; i++) {
+    for (uint32_t i = 0, c = 0; i < p->n_step; i++) {
         if (c < p->n_chain && p->chain[c].first == i) {
             tdi_tiles *chain = &p->chain[c++];
             if (!tdi_tiles_bind(p, chain)) return false;
-            p->call[p->n_call++] = (tdi_bound){.step = &t->step[i], .chain = chain};
+            p->call[p->n_call++] = (tdi_bound){.step = &p->step[i], .chain = chain};
             for (uint32_t k = i; k <= chain->last; k++) /* constants among them */
                 if (p->fate[k] == TDI_ONCE && !run_once(p, k)) return false;
             i = chain->last;
@@ -107,13 +106,19 @@ static bool find_arguments(tdi_program *p)
 {
     const tdi_trace *t = p->trace;
     p->arg_slot = malloc((t->n_arg + 1) * sizeof *p->arg_slot);
-    p->optimizer = malloc((t->n_step + 1) * sizeof *p->optimizer);
-    if (!p->arg_slot || !p->optimizer) return tdi_program_no_memory();
+    if (!p->arg_slot) return tdi_program_no_memory();
     for (uint32_t i = 0; i < t->n_arg; i++) p->arg_slot[i] = -1;
     for (uint32_t s = 0; s < t->n_slot; s++)
         if (t->slot[s].kind == TDI_ARGUMENT) p->arg_slot[t->slot[s].arg] = (int32_t)s;
-    for (uint32_t i = 0; i < t->n_step; i++)
-        if (t->step[i].optimizer) p->optimizer[p->n_optimizer++] = i;
+    return true;
+}
+
+static bool find_optimizers(tdi_program *p)
+{
+    p->optimizer = malloc((p->n_step + 1) * sizeof *p->optimizer);
+    if (!p->optimizer) return tdi_program_no_memory();
+    for (uint32_t i = 0; i < p->n_step; i++)
+        if (p->step[i].optimizer) p->optimizer[p->n_optimizer++] = i;
     return true;
 }
 
@@ -150,22 +155,28 @@ static bool find_seen(tdi_program *p)
 
 /* ---- making ---- */
 
-static bool make(tdi_program *p, td_tensor *const *results, uint32_t n_results)
+static bool make_memory(tdi_program *p)
 {
-    const tdi_trace *t = p->trace;
-    p->view = calloc(t->n_operand + 1, sizeof *p->view);
-    p->ptr = calloc(t->n_operand + 1, sizeof *p->ptr);
-    p->call = calloc(t->n_step + 1, sizeof *p->call);
-    p->result = calloc(n_results + 1, sizeof *p->result);
-    if (!p->view || !p->ptr || !p->call || !p->result) return tdi_program_no_memory();
-    if (!find_arguments(p) || !find_gradients(p)) return false;
-    for (uint32_t i = 0; i < n_results; i++) make_result(p, results[i], &p->result[p->n_result++]);
-    if (!tdi_program_sort(p) || !tdi_tiles_find(p) || !tdi_program_place(p) || !index_uses(p)) return false;
-    for (uint32_t i = 0; i < t->n_operand; i++) bind_operand(p, i);
-    return bind_calls(p) && find_seen(p);
+    p->view = calloc(p->n_operand + 1, sizeof *p->view);
+    p->ptr = calloc(p->n_operand + 1, sizeof *p->ptr);
+    p->call = calloc(p->n_step + 1, sizeof *p->call);
+    if (!p->view || !p->ptr || !p->call) return tdi_program_no_memory();
+    if (!tdi_program_place(p) || !index_uses(p)) return false;
+    for (uint32_t i = 0; i < p->n_operand; i++) bind_operand(p, i);
+    return true;
 }
 
-tdi_program *tdi_program_make(tdi_trace *t, td_tensor *const *results, uint32_t n_results)
+static bool make(tdi_program *p, td_tensor *const *results, uint32_t n_results, bool recompute)
+{
+    p->result = calloc(n_results + 1, sizeof *p->result);
+    if (!p->result) return tdi_program_no_memory();
+    if (!find_arguments(p) || !find_gradients(p)) return false;
+    for (uint32_t i = 0; i < n_results; i++) make_result(p, results[i], &p->result[p->n_result++]);
+    if (!tdi_program_sort(p) || (recompute && !tdi_program_recompute(p)) || !tdi_tiles_find(p)) return false;
+    return find_optimizers(p) && make_memory(p) && bind_calls(p) && find_seen(p);
+}
+
+tdi_program *tdi_program_make(tdi_trace *t, td_tensor *const *results, uint32_t n_results, bool recompute)
 {
     tdi_program *p = calloc(1, sizeof *p);
     if (!p) {
@@ -174,7 +185,11 @@ tdi_program *tdi_program_make(tdi_trace *t, td_tensor *const *results, uint32_t 
         return NULL;
     }
     p->trace = t;
-    if (make(p, results, n_results)) return p;
+    p->step = t->step;
+    p->operand = t->operand;
+    p->n_step = t->n_step;
+    p->n_operand = t->n_operand;
+    if (make(p, results, n_results, recompute)) return p;
     tdi_program_free(p);
     return NULL;
 }
@@ -186,6 +201,8 @@ void tdi_program_free(tdi_program *p)
         if (p->result[i].from == TDI_SAME_TENSOR) tdi_release(p->result[i].t);
     for (uint32_t i = 0; i < p->n_arena; i++) tdi_storage_release(p->arena[i]);
     for (uint32_t i = 0; i < p->n_chain; i++) tdi_tiles_free(&p->chain[i]);
+    if (p->step != p->trace->step) free(p->step);
+    if (p->operand != p->trace->operand) free(p->operand);
     tdi_trace_free(p->trace);
     void *const parts[] = {p->fate,   p->chain, p->local,   p->view, p->ptr,      p->call,      p->ws,    p->use,
                            p->use_at, p->grad,  p->renewed, p->bump, p->arg_slot, p->optimizer, p->result};
@@ -195,17 +212,19 @@ void tdi_program_free(tdi_program *p)
 
 void tdi_program_inform(const tdi_program *p, td_capture_info *info)
 {
-    const tdi_trace *t = p->trace;
-    info->kernels = info->dropped = info->tiled = info->constant = 0;
-    for (uint32_t i = 0; i < t->n_step; i++) {
+    info->kernels = info->dropped = info->tiled = info->constant = info->recomputed = 0;
+    for (uint32_t i = 0; i < p->n_step; i++) {
         info->dropped += p->fate[i] == TDI_DEAD;
         info->constant += p->fate[i] == TDI_ONCE;
-        info->kernels += p->fate[i] == TDI_EACH && !t->step[i].optimizer;
+        info->recomputed += p->step[i].again;
+        info->kernels += p->fate[i] == TDI_EACH && !p->step[i].optimizer;
     }
     for (uint32_t i = 0; i < p->n_chain; i++) info->tiled += p->chain[i].n;
     info->buffer_bytes = p->planned;
     info->eager_bytes = p->unplanned;
+    info->saved_bytes = p->saved;
 }
+
 /* ---- in words ---- */
 
 static size_t add_text(char *to, size_t room, size_t at, const char *text)
@@ -230,13 +249,12 @@ static size_t add_operand(char *to, size_t room, size_t at, const tdi_operand *o
 
 bool tdi_program_describe(const tdi_program *p, uint32_t i, char *to, size_t room)
 {
-    const tdi_trace *t = p->trace;
     uint32_t at_step = 0, chain = 0;
     for (;; at_step++) { /* the i-th that runs each time */
-        if (at_step >= t->n_step || !room) return false;
+        if (at_step >= p->n_step || !room) return false;
         if (p->fate[at_step] == TDI_EACH && !i--) break;
     }
-    const tdi_step *s = &t->step[at_step];
+    const tdi_step *s = &p->step[at_step];
     while (chain < p->n_chain && p->chain[chain].last < at_step) chain++;
     bool tiled = chain < p->n_chain && at_step >= p->chain[chain].first;
     size_t at = add_text(to, room, 0, tiled ? "| " : "");
@@ -249,9 +267,10 @@ bool tdi_program_describe(const tdi_program *p, uint32_t i, char *to, size_t roo
     }
     for (uint32_t k = 0; k < s->n_in + s->n_out; k++) {
         if (k == s->n_in) at = add_text(to, room, at, " ->");
-        at = add_operand(to, room, at, &p->trace->operand[s->first + k]);
+        at = add_operand(to, room, at, &p->operand[s->first + k]);
     }
     const char *line = tdi_trace_where(p->trace, s);
+    if (s->again) at = add_text(to, room, at, "  again");
     if (*line) at = add_text(to, room, at, "  at ");
     add_text(to, room, at, line);
     return true;

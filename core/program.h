@@ -1,5 +1,6 @@
 /* program.h - a trace made ready to run again: prebound calls of kernels over planned memory. program.c makes it, program_memory.c
- * says which steps run and where their memory lies, tile.c runs chains of element-wise steps in cache, replay.c runs it all. */
+ * says which steps run and where their memory lies, recompute.c which of them run twice so that their results need no memory in
+ * between, tile.c runs chains of element-wise steps in cache, replay.c runs it all. */
 #ifndef TIDE_PROGRAM_H
 #define TIDE_PROGRAM_H
 #include "trace.h"
@@ -7,8 +8,9 @@
 
 typedef struct tdi_program tdi_program;
 
-/** Takes over the trace (also on failure). results: what the traced call gave. NULL after an error. */
-tdi_program *tdi_program_make(tdi_trace *, td_tensor *const *results, uint32_t n_results);
+/** Takes over the trace (also on failure). results: what the traced call gave; recompute: steps may run twice to save memory. NULL
+ *  after an error. */
+tdi_program *tdi_program_make(tdi_trace *, td_tensor *const *results, uint32_t n_results, bool recompute);
 void tdi_program_free(tdi_program *);
 /** Whether a leaf's .grad and the options of optimizers are what the program was made for. */
 bool tdi_program_fits(const tdi_program *);
@@ -64,6 +66,10 @@ typedef struct {
 
 struct tdi_program {
     tdi_trace *trace;
+    tdi_step *
+        step; /* those of the trace, or a copy with some of them twice: attributes, plans and optimizers are the trace's */
+    tdi_operand *operand;
+    uint32_t n_step, n_operand;
     tdi_fate *fate;   /* of each step                                                 */
     tdi_tiles *chain; /* in order                                                     */
     bool *local;      /* slots that live within one chain, a tile at a time           */
@@ -76,6 +82,7 @@ struct tdi_program {
     uint32_t n_arena;
     char **ws; /* workspace of each step                                       */
     size_t planned, unplanned;
+    size_t saved;           /* by running steps twice                                      */
     uint32_t *use, *use_at; /* operands of slot s: use[use_at[s] .. use_at[s + 1])          */
     struct {
         int32_t slot; /* that of leaf i's gradient where the run makes it, or TDI_NO_SLOT  */
@@ -97,7 +104,23 @@ struct tdi_program {
 bool tdi_program_sort(tdi_program *);
 /** Gives passing slots and workspaces their places: bases of slots, ws. After chains were found. */
 bool tdi_program_place(tdi_program *);
-/** tile.c: finds chains, and the slots that are local to one. */
+/** How many bytes that will take, all devices together; 0 after an error. */
+size_t tdi_program_plan(const tdi_program *);
+/** Whether a step writes the operand at a place, counted through inputs and outputs. */
+bool tdi_step_writes(const tdi_step *, uint32_t place);
+
+/** From which step to which each slot needs memory. */
+typedef struct {
+    uint32_t *first, *last; /* by slot; first UINT32_MAX: in no step that runs */
+    int32_t *into;          /* slot whose memory it takes over, or -1          */
+} tdi_lives;
+/** After chains were found. lives_free also after an error. */
+bool tdi_program_lives(const tdi_program *, tdi_lives *);
+void tdi_lives_free(tdi_lives *);
+
+/** recompute.c: makes steps run twice where that lowers what tdi_program_plan says. After sorting, before chains are found. */
+bool tdi_program_recompute(tdi_program *);
+/** tile.c: finds chains (anew), and the slots that are local to one. */
 bool tdi_tiles_find(tdi_program *);
 /** Binds a chain's calls for each thread. After all operands are bound. */
 bool tdi_tiles_bind(tdi_program *, tdi_tiles *);

@@ -16,29 +16,32 @@ static bool writes_input(const tdi_step *s, uint32_t place)
     return false;
 }
 
-static bool writes(const tdi_step *s, uint32_t place) { return place >= s->n_in || writes_input(s, place); }
+bool tdi_step_writes(const tdi_step *s, uint32_t place)
+{
+    if (s->again) return place == s->n_in; /* only the first output is computed once more */
+    return place >= s->n_in || writes_input(s, place);
+}
 
 /* Whether what a step writes is seen afterwards. */
-static bool matters(const tdi_trace *t, const tdi_step *s, const bool *needed)
+static bool matters(const tdi_program *p, const tdi_step *s, const bool *needed)
 {
     if (s->optimizer) return true;
     for (uint32_t i = 0; i < s->n_in + s->n_out; i++) {
-        const tdi_operand *o = &t->operand[s->first + i];
-        if (o->slot < 0 || !writes(s, i)) continue;
-        if (t->slot[o->slot].kind != TDI_PASSING || needed[o->slot]) return true;
+        const tdi_operand *o = &p->operand[s->first + i];
+        if (o->slot < 0 || !tdi_step_writes(s, i)) continue;
+        if (p->trace->slot[o->slot].kind != TDI_PASSING || needed[o->slot]) return true;
     }
     return false;
 }
 
 static void drop_dead(tdi_program *p, bool *needed)
 {
-    const tdi_trace *t = p->trace;
-    for (uint32_t i = t->n_step; i-- > 0;) {
-        const tdi_step *s = &t->step[i];
-        p->fate[i] = matters(t, s, needed) ? TDI_EACH : TDI_DEAD;
+    for (uint32_t i = p->n_step; i-- > 0;) {
+        const tdi_step *s = &p->step[i];
+        p->fate[i] = matters(p, s, needed) ? TDI_EACH : TDI_DEAD;
         if (p->fate[i] == TDI_DEAD || s->optimizer) continue;
         for (uint32_t k = 0; k < s->n_in + s->n_out; k++) {
-            const tdi_operand *o = &t->operand[s->first + k];
+            const tdi_operand *o = &p->operand[s->first + k];
             if (o->slot >= 0 && (k < s->n_in || o->given)) needed[o->slot] = true;
         }
     }
@@ -52,11 +55,11 @@ static bool is_constant(const tdi_program *p, const tdi_step *s, const uint32_t 
     const tdi_trace *t = p->trace;
     if (s->optimizer || s->op->t.flags & TD_OP_RNG || s->op->in.written) return false;
     for (uint32_t i = 0; i < s->n_in; i++) {
-        int32_t slot = t->operand[s->first + i].slot;
+        int32_t slot = p->operand[s->first + i].slot;
         if (slot >= 0 && !constant[slot]) return false;
     }
     for (uint32_t i = 0; i < s->n_out; i++) {
-        const tdi_operand *o = &t->operand[s->first + s->n_in + i];
+        const tdi_operand *o = &p->operand[s->first + s->n_in + i];
         if (o->slot < 0 || o->given || writers[o->slot] != 1) return false;
         if (t->slot[o->slot].kind != TDI_PASSING || t->slot[o->slot].bytes > CONSTANT_BYTES) return false;
     }
@@ -69,17 +72,17 @@ static bool find_constants(tdi_program *p, bool *constant)
     const tdi_trace *t = p->trace;
     uint32_t *writers = calloc(t->n_slot + 1, sizeof *writers);
     if (!writers) return tdi_program_no_memory();
-    for (uint32_t i = 0; i < t->n_step; i++)
-        for (uint32_t k = 0; p->fate[i] != TDI_DEAD && k < t->step[i].n_in + t->step[i].n_out; k++) {
-            int32_t slot = t->operand[t->step[i].first + k].slot;
-            if (slot >= 0 && writes(&t->step[i], k)) writers[slot]++;
+    for (uint32_t i = 0; i < p->n_step; i++)
+        for (uint32_t k = 0; p->fate[i] != TDI_DEAD && k < p->step[i].n_in + p->step[i].n_out; k++) {
+            int32_t slot = p->operand[p->step[i].first + k].slot;
+            if (slot >= 0 && tdi_step_writes(&p->step[i], k)) writers[slot]++;
         }
     for (uint32_t s = 0; s < t->n_slot; s++) constant[s] = t->slot[s].kind == TDI_MADE && !writers[s];
-    for (uint32_t i = 0; i < t->n_step; i++) {
-        const tdi_step *s = &t->step[i];
+    for (uint32_t i = 0; i < p->n_step; i++) {
+        const tdi_step *s = &p->step[i];
         if (p->fate[i] != TDI_EACH || !is_constant(p, s, writers, constant)) continue;
         p->fate[i] = TDI_ONCE;
-        for (uint32_t k = 0; k < s->n_out; k++) constant[t->operand[s->first + s->n_in + k].slot] = true;
+        for (uint32_t k = 0; k < s->n_out; k++) constant[p->operand[s->first + s->n_in + k].slot] = true;
     }
     free(writers);
     return true;
@@ -88,7 +91,7 @@ static bool find_constants(tdi_program *p, bool *constant)
 bool tdi_program_sort(tdi_program *p)
 {
     bool *marks = calloc(2 * ((size_t)p->trace->n_slot + 1), sizeof *marks);
-    p->fate = calloc(p->trace->n_step + 1, sizeof *p->fate);
+    p->fate = calloc(p->n_step + 1, sizeof *p->fate);
     bool ok = (marks && p->fate) || tdi_program_no_memory();
     if (ok) drop_dead(p, marks);
     ok = ok && find_constants(p, marks + p->trace->n_slot + 1);
@@ -98,11 +101,6 @@ bool tdi_program_sort(tdi_program *p)
 
 /* ---- lives of passing slots ---- */
 
-typedef struct {
-    uint32_t *first, *last; /* by slot; first UINT32_MAX: in no step that runs */
-    int32_t *into;          /* slot whose memory it takes over, or -1          */
-} lives;
-
 static bool same_place(const tdi_operand *a, const tdi_operand *b)
 {
     if (a->offset || b->offset || a->v.nd != b->v.nd || td_dtype_size(a->v.dt) != td_dtype_size(b->v.dt)) return false;
@@ -111,39 +109,48 @@ static bool same_place(const tdi_operand *a, const tdi_operand *b)
     return true;
 }
 
-static int32_t root(const lives *l, int32_t s)
+static int32_t root(const tdi_lives *l, int32_t s)
 {
     while (l->into[s] >= 0) s = l->into[s];
     return s;
 }
 
-/* Whether output o of an element-wise step may be written over its input i, which nobody reads afterwards. */
-static bool takes_over(const tdi_program *p, const tdi_step *s, uint32_t i, const tdi_operand *o, const lives *l,
+/* Whether output o of a step may be written over its input i, which nobody reads afterwards. */
+static bool takes_over(const tdi_program *p, const tdi_step *s, uint32_t i, const tdi_operand *o, const tdi_lives *l,
                        uint32_t at)
 {
     const tdi_trace *t = p->trace;
-    const tdi_operand *x = &t->operand[s->first + i];
+    const tdi_operand *x = &p->operand[s->first + i];
     if (x->slot < 0 || t->slot[x->slot].kind != TDI_PASSING || p->local[x->slot] || !same_place(x, o)) return false;
     if (t->slot[x->slot].bytes != t->slot[o->slot].bytes || l->last[root(l, x->slot)] != at) return false;
     for (uint32_t k = 0; k < s->n_in; k++) { /* no other input may look at that memory in another way */
-        const tdi_operand *y = &t->operand[s->first + k];
-        if (y->slot >= 0 && root(l, y->slot) == root(l, x->slot) && !same_place(y, o)) return false;
+        const tdi_operand *y = &p->operand[s->first + k];
+        if (y->slot < 0 || root(l, y->slot) != root(l, x->slot)) continue;
+        if (!same_place(y, o) || (k != i && s->n_out > 1)) return false;
     }
     return true;
 }
 
-static void share_in_place(const tdi_program *p, lives *l)
+/* How many inputs, from the first, may lie where the last output does. */
+static uint32_t may_be_output(const tdi_step *s)
+{
+    const uint32_t flags = s->choice.kernel->flags;
+    if (flags & TD_K_ALIAS_OK && s->n_out == 1) return s->n_in;
+    return flags & TD_K_OVER_FIRST && s->n_in && s->n_out ? 1 : 0;
+}
+
+static void share_in_place(const tdi_program *p, tdi_lives *l)
 {
     const tdi_trace *t = p->trace;
-    for (uint32_t at = 0; at < t->n_step; at++) {
-        const tdi_step *s = &t->step[at];
-        if (p->fate[at] != TDI_EACH || s->optimizer || s->n_out != 1) continue;
-        if (!(s->choice.kernel->flags & TD_K_ALIAS_OK)) continue;
-        const tdi_operand *o = &t->operand[s->first + s->n_in];
+    for (uint32_t at = 0; at < p->n_step; at++) {
+        const tdi_step *s = &p->step[at];
+        const uint32_t inputs = p->fate[at] == TDI_EACH && !s->optimizer ? may_be_output(s) : 0;
+        if (!inputs) continue;
+        const tdi_operand *o = &p->operand[s->first + s->n_in + s->n_out - 1];
         if (o->slot < 0 || o->given || t->slot[o->slot].kind != TDI_PASSING || p->local[o->slot]) continue;
-        for (uint32_t i = 0; i < s->n_in; i++) {
+        for (uint32_t i = 0; i < inputs; i++) {
             if (!takes_over(p, s, i, o, l, at)) continue;
-            int32_t to = root(l, t->operand[s->first + i].slot);
+            int32_t to = root(l, p->operand[s->first + i].slot);
             l->into[o->slot] = to;
             l->last[to] = l->last[o->slot];
             break;
@@ -151,7 +158,7 @@ static void share_in_place(const tdi_program *p, lives *l)
     }
 }
 
-static void note_use(lives *l, int32_t slot, uint32_t first, uint32_t last)
+static void note_use(tdi_lives *l, int32_t slot, uint32_t first, uint32_t last)
 {
     if (slot < 0) return;
     if (l->first[slot] == UINT32_MAX || first < l->first[slot]) l->first[slot] = first;
@@ -159,18 +166,17 @@ static void note_use(lives *l, int32_t slot, uint32_t first, uint32_t last)
 }
 
 /* The tiles of a chain's steps alternate: what one of them uses is in use throughout the chain. */
-static void widen_in_chains(const tdi_program *p, lives *l)
+static void widen_in_chains(const tdi_program *p, tdi_lives *l)
 {
-    const tdi_trace *t = p->trace;
     for (uint32_t c = 0; c < p->n_chain; c++)
         for (uint32_t i = p->chain[c].first; i <= p->chain[c].last; i++)
-            for (uint32_t k = 0; p->fate[i] == TDI_EACH && k < t->step[i].n_in + t->step[i].n_out; k++) {
-                int32_t slot = t->operand[t->step[i].first + k].slot;
+            for (uint32_t k = 0; p->fate[i] == TDI_EACH && k < p->step[i].n_in + p->step[i].n_out; k++) {
+                int32_t slot = p->operand[p->step[i].first + k].slot;
                 if (slot >= 0) note_use(l, root(l, slot), p->chain[c].first, p->chain[c].last);
             }
 }
 
-static bool find_lives(const tdi_program *p, lives *l)
+bool tdi_program_lives(const tdi_program *p, tdi_lives *l)
 {
     const tdi_trace *t = p->trace;
     l->first = malloc((t->n_slot + 1) * sizeof *l->first);
@@ -181,15 +187,22 @@ static bool find_lives(const tdi_program *p, lives *l)
         l->first[s] = UINT32_MAX;
         l->into[s] = -1;
     }
-    for (uint32_t i = 0; i < t->n_step; i++) {
-        if (p->fate[i] == TDI_DEAD || t->step[i].optimizer) continue;
+    for (uint32_t i = 0; i < p->n_step; i++) {
+        if (p->fate[i] == TDI_DEAD || p->step[i].optimizer) continue;
         bool once = p->fate[i] == TDI_ONCE; /* constants are there all the time */
-        for (uint32_t k = 0; k < t->step[i].n_in + t->step[i].n_out; k++)
-            note_use(l, t->operand[t->step[i].first + k].slot, once ? 0 : i, once ? t->n_step : i);
+        for (uint32_t k = 0; k < p->step[i].n_in + p->step[i].n_out; k++)
+            note_use(l, p->operand[p->step[i].first + k].slot, once ? 0 : i, once ? p->n_step : i);
     }
     share_in_place(p, l);
     widen_in_chains(p, l);
     return true;
+}
+
+void tdi_lives_free(tdi_lives *l)
+{
+    free(l->first);
+    free(l->last);
+    free(l->into);
 }
 
 /* ---- placing ---- */
@@ -197,7 +210,8 @@ static bool find_lives(const tdi_program *p, lives *l)
 enum { LARGE = 1 << 20 };
 
 /* Buffers on one device: passing slots (who = slot), then workspaces (who = n_slot + step). */
-static uint32_t list_buffers(const tdi_program *p, const lives *l, const td_device *dev, tdi_buffer *b, uint32_t *who)
+static uint32_t list_buffers(const tdi_program *p, const tdi_lives *l, const td_device *dev, tdi_buffer *b,
+                             uint32_t *who)
 {
     const tdi_trace *t = p->trace;
     uint32_t n = 0;
@@ -207,8 +221,8 @@ static uint32_t list_buffers(const tdi_program *p, const lives *l, const td_devi
         b[n] = (tdi_buffer){l->first[s], l->last[s], t->slot[s].bytes, 0};
         who[n++] = s;
     }
-    for (uint32_t i = 0; i < t->n_step; i++) {
-        const tdi_step *s = &t->step[i];
+    for (uint32_t i = 0; i < p->n_step; i++) {
+        const tdi_step *s = &p->step[i];
         if (p->fate[i] == TDI_DEAD || s->optimizer || s->dev != dev || !s->choice.ws_size) continue;
         b[n] = (tdi_buffer){i, i, s->choice.ws_size, 0};
         who[n++] = t->n_slot + i;
@@ -216,11 +230,11 @@ static uint32_t list_buffers(const tdi_program *p, const lives *l, const td_devi
     return n;
 }
 
-static bool place_on(tdi_program *p, const lives *l, td_device *dev)
+static bool place_on(tdi_program *p, const tdi_lives *l, td_device *dev)
 {
     tdi_trace *t = p->trace;
-    tdi_buffer *b = malloc(((size_t)t->n_slot + t->n_step + 1) * sizeof *b);
-    uint32_t *who = malloc(((size_t)t->n_slot + t->n_step + 1) * sizeof *who);
+    tdi_buffer *b = malloc(((size_t)t->n_slot + p->n_step + 1) * sizeof *b);
+    uint32_t *who = malloc(((size_t)t->n_slot + p->n_step + 1) * sizeof *who);
     bool ok = (b && who) || tdi_program_no_memory();
     uint32_t n = ok ? list_buffers(p, l, dev, b, who) : 0;
     size_t total = ok ? tdi_plan_memory(b, n) : 0;
@@ -244,12 +258,30 @@ static bool place_on(tdi_program *p, const lives *l, td_device *dev)
     return ok;
 }
 
+size_t tdi_program_plan(const tdi_program *p)
+{
+    const size_t most = (size_t)p->trace->n_slot + p->n_step + 1;
+    size_t total = 0;
+    tdi_lives l = {NULL, NULL, NULL};
+    tdi_buffer *b = malloc(most * sizeof *b);
+    uint32_t *who = malloc(most * sizeof *who);
+    bool ok = (b && who) || tdi_program_no_memory();
+    ok = ok && tdi_program_lives(p, &l);
+    td_device *dev;
+    for (uint32_t i = 0; ok && (dev = tdi_device_open_at(i)); i++)
+        total += tdi_plan_memory(b, list_buffers(p, &l, dev, b, who));
+    tdi_lives_free(&l);
+    free(b);
+    free(who);
+    return tdi_failed() ? 0 : total;
+}
+
 bool tdi_program_place(tdi_program *p)
 {
     tdi_trace *t = p->trace;
-    lives l = {NULL, NULL, NULL};
-    p->ws = calloc(t->n_step + 1, sizeof *p->ws);
-    bool ok = (p->ws || tdi_program_no_memory()) && find_lives(p, &l);
+    tdi_lives l = {NULL, NULL, NULL};
+    p->ws = calloc(p->n_step + 1, sizeof *p->ws);
+    bool ok = (p->ws || tdi_program_no_memory()) && tdi_program_lives(p, &l);
     td_device *dev;
     for (uint32_t i = 0; ok && (dev = tdi_device_open_at(i)); i++) ok = place_on(p, &l, dev);
     for (uint32_t s = 0; ok && s < t->n_slot; s++) {
@@ -257,8 +289,6 @@ bool tdi_program_place(tdi_program *p)
         if (l.into[s] >= 0) t->slot[s].base = t->slot[root(&l, (int32_t)s)].base;
         if (l.into[s] >= 0 || p->local[s]) p->unplanned += t->slot[s].bytes;
     }
-    free(l.first);
-    free(l.last);
-    free(l.into);
+    tdi_lives_free(&l);
     return ok;
 }

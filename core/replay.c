@@ -11,7 +11,7 @@ static void rebase(tdi_program *p, uint32_t slot, char *base)
     if (s->base == base) return;
     s->base = base;
     for (uint32_t i = p->use_at[slot]; i < p->use_at[slot + 1]; i++)
-        p->view[p->use[i]].p = base + p->trace->operand[p->use[i]].offset;
+        p->view[p->use[i]].p = base + p->operand[p->use[i]].offset;
 }
 
 bool tdi_program_fits(const tdi_program *p)
@@ -20,7 +20,7 @@ bool tdi_program_fits(const tdi_program *p)
     for (uint32_t i = 0; i < t->n_leaf; i++)
         if (!t->leaf[i].replaced && t->leaf[i].leaf->grad != t->leaf[i].before) return false;
     for (uint32_t i = 0; i < p->n_optimizer; i++) {
-        const tdi_step *s = &t->step[p->optimizer[i]];
+        const tdi_step *s = &p->step[p->optimizer[i]];
         if (s->optimizer->version != s->version) return false;
     }
     return true;
@@ -90,7 +90,8 @@ static bool profiled(tdi_profile *profile, const tdi_bound *c)
 {
     const tdi_step *s = c->step;
     tdi_profile_enter(profile, s->op, s->backward);
-    bool ok = tdi_profile_kernel(profile, s->op, s->choice.kernel, &c->a, s->dev);
+    const tdi_op *all = c->run == s->choice.kernel->run ? s->op : NULL; /* not all of its work when it runs again */
+    bool ok = tdi_profile_kernel(profile, all, c->run, &c->a, s->dev);
     tdi_profile_leave(profile);
     return ok;
 }

@@ -87,8 +87,8 @@ bool tdi_check_op(const td_op *t, tdi_sig *in, tdi_sig *out)
 
 /* ---- kernels and layouts ---- */
 
-static const uint32_t kernel_flags =
-    TD_K_STRIDED | TD_K_CAPTURABLE | TD_K_DETERMINISTIC | TD_K_ALIAS_OK | TD_K_LAYOUT | TD_K_POINTWISE;
+static const uint32_t kernel_flags = TD_K_STRIDED | TD_K_CAPTURABLE | TD_K_DETERMINISTIC | TD_K_ALIAS_OK | TD_K_LAYOUT |
+                                     TD_K_POINTWISE | TD_K_CHEAP | TD_K_OVER_FIRST;
 
 bool tdi_check_kernel(const td_kernel *t)
 {
@@ -101,6 +101,7 @@ bool tdi_check_kernel(const td_kernel *t)
     if (t->flags & ~kernel_flags)
         return BAD("%s: flags: 0x%x has bits that mean nothing", who, t->flags & ~kernel_flags);
     if (!t->run) return BAD("%s: run: needed", who);
+    if (!t->again != !t->again_reads) return BAD("%s: again and again_reads: both or neither", who);
     if (t->flags & TD_K_LAYOUT && (!t->layouts || !*t->layouts))
         return BAD("%s: layouts: TD_K_LAYOUT needs their names", who);
     return true;

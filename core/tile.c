@@ -18,8 +18,8 @@ struct tdi_tile_call {
     const td_view **ptr;
     struct {
         bool rows;           /* its first axis counts the tile's rows                                                */
-        const td_view *base; /* the bound view of all of it; NULL: p stays (a tile of the scratch, one value, a row) */
-        int64_t bytes;       /* of one row                                                                           */
+        const td_view *base; /* the bound view of all of it; NULL: p stays (a tile of the scratch)                   */
+        int64_t bytes;       /* of one row; 0: each tile reads the same                                              */
     } * move;
     uint32_t n;
 };
@@ -58,18 +58,19 @@ static bool spread_of(const tdi_operand *o, const td_view *out, int64_t *cols, s
 /* Whether step i can be part of a chain whose results look like out (NULL: it would be the first). */
 static bool joins(const tdi_program *p, uint32_t i, const td_view *out, const td_device *dev, int64_t *cols)
 {
-    const tdi_trace *t = p->trace;
-    const tdi_step *s = &t->step[i];
-    if (s->optimizer || s->n_out != 1 || s->choice.plan || s->choice.ws_size || (dev && s->dev != dev)) return false;
+    const tdi_step *s = &p->step[i];
+    if (s->optimizer || s->n_out != 1 || (s->again && s->choice.kernel->again) || s->choice.plan || s->choice.ws_size ||
+        (dev && s->dev != dev))
+        return false;
     const uint32_t needed = TD_K_POINTWISE | TD_K_STRIDED;
     if ((s->choice.kernel->flags & needed) != needed || !td_dtype_is_float(s->compute)) return false;
-    const tdi_operand *y = &t->operand[s->first + s->n_in];
+    const tdi_operand *y = &p->operand[s->first + s->n_in];
     if (y->slot < 0 || !td_view_dense(&y->v) || td_view_numel(&y->v) < LEAST) return false;
     if (out && !tdi_same_dims(&y->v, out)) return false;
     int64_t with = *cols;
     spread how;
     for (uint32_t k = 0; k < s->n_in; k++)
-        if (!spread_of(&t->operand[s->first + k], &y->v, &with, &how)) return false;
+        if (!spread_of(&p->operand[s->first + k], &y->v, &with, &how)) return false;
     *cols = with;
     return true;
 }
@@ -77,15 +78,14 @@ static bool joins(const tdi_program *p, uint32_t i, const td_view *out, const td
 /* Whether the operands of steps first .. last on a slot that one of them writes are all the same view: else tiles would mix. */
 static bool keeps_apart(const tdi_program *p, uint32_t first, uint32_t last, uint32_t i)
 {
-    const tdi_trace *t = p->trace;
-    const tdi_step *s = &t->step[i];
+    const tdi_step *s = &p->step[i];
     for (uint32_t k = 0; k <= s->n_in; k++) {
-        const tdi_operand *a = &t->operand[s->first + k];
+        const tdi_operand *a = &p->operand[s->first + k];
         for (uint32_t j = first; a->slot >= 0 && j <= last; j++) {
-            const tdi_step *other = &t->step[j];
+            const tdi_step *other = &p->step[j];
             if (p->fate[j] != TDI_EACH) continue;
             for (uint32_t m = 0; m <= other->n_in; m++) {
-                const tdi_operand *b = &t->operand[other->first + m];
+                const tdi_operand *b = &p->operand[other->first + m];
                 bool written = k == s->n_in || m == other->n_in;
                 bool same = a->offset == b->offset && tdi_same_dims(&a->v, &b->v) && a->v.dt == b->v.dt;
                 if (written && b->slot == a->slot && !same) return false;
@@ -104,14 +104,13 @@ static const td_ext_parallel *loops_of(const td_device *dev)
 /* The longest chain that begins with step i. */
 static bool chain_from(const tdi_program *p, uint32_t i, tdi_tiles *c)
 {
-    const tdi_trace *t = p->trace;
     int64_t cols = 0;
     if (p->fate[i] != TDI_EACH || !joins(p, i, NULL, NULL, &cols) || !keeps_apart(p, i, i, i)) return false;
-    const td_device *dev = t->step[i].dev;
-    const td_view *out = &t->operand[t->step[i].first + t->step[i].n_in].v;
-    *c = (tdi_tiles){.first = i, .last = i, .n = 1, .loops = loops_of(dev), .dev = t->step[i].dev};
+    const td_device *dev = p->step[i].dev;
+    const td_view *out = &p->operand[p->step[i].first + p->step[i].n_in].v;
+    *c = (tdi_tiles){.first = i, .last = i, .n = 1, .loops = loops_of(dev), .dev = p->step[i].dev};
     if (!c->loops) return false;
-    for (uint32_t k = i + 1; k < t->n_step; k++) {
+    for (uint32_t k = i + 1; k < p->n_step; k++) {
         if (p->fate[k] != TDI_EACH) continue;
         if (!joins(p, k, out, dev, &cols) || !keeps_apart(p, i, k, k)) break;
         c->last = k;
@@ -132,25 +131,25 @@ static void find_local(tdi_program *p)
     for (uint32_t c = 0; c < p->n_chain; c++)
         for (uint32_t i = p->chain[c].first; i <= p->chain[c].last; i++) {
             if (p->fate[i] != TDI_EACH) continue;
-            const tdi_operand *y = &t->operand[t->step[i].first + t->step[i].n_in];
+            const tdi_operand *y = &p->operand[p->step[i].first + p->step[i].n_in];
             if (!y->given && t->slot[y->slot].kind == TDI_PASSING) p->local[y->slot] = true;
         }
-    for (uint32_t i = 0, c = 0; i < t->n_step; i++) {
+    for (uint32_t i = 0, c = 0; i < p->n_step; i++) {
         while (c < p->n_chain && p->chain[c].last < i) c++;
         bool inside = c < p->n_chain && i >= p->chain[c].first;
-        if (inside || p->fate[i] == TDI_DEAD || t->step[i].optimizer) continue;
-        for (uint32_t k = 0; k < t->step[i].n_in + t->step[i].n_out; k++) {
-            int32_t slot = t->operand[t->step[i].first + k].slot;
+        if (inside || p->fate[i] == TDI_DEAD || p->step[i].optimizer) continue;
+        for (uint32_t k = 0; k < p->step[i].n_in + p->step[i].n_out; k++) {
+            int32_t slot = p->operand[p->step[i].first + k].slot;
             if (slot >= 0) p->local[slot] = false;
         }
     }
     for (uint32_t c = 0; c < p->n_chain; c++) /* made in one chain and read in another: not local */
         for (uint32_t i = p->chain[c].first; i <= p->chain[c].last; i++)
-            for (uint32_t k = 0; p->fate[i] == TDI_EACH && k < t->step[i].n_in; k++) {
-                int32_t slot = t->operand[t->step[i].first + k].slot;
+            for (uint32_t k = 0; p->fate[i] == TDI_EACH && k < p->step[i].n_in; k++) {
+                int32_t slot = p->operand[p->step[i].first + k].slot;
                 bool made_here = false;
                 for (uint32_t j = p->chain[c].first; slot >= 0 && j < i; j++)
-                    made_here |= p->fate[j] == TDI_EACH && t->operand[t->step[j].first + t->step[j].n_in].slot == slot;
+                    made_here |= p->fate[j] == TDI_EACH && p->operand[p->step[j].first + p->step[j].n_in].slot == slot;
                 if (slot >= 0 && !made_here) p->local[slot] = false;
             }
 }
@@ -159,9 +158,13 @@ bool tdi_tiles_find(tdi_program *p)
 {
     const tdi_trace *t = p->trace;
     uint32_t cap = 0;
+    free(p->chain);
+    free(p->local);
+    p->chain = NULL;
+    p->n_chain = 0;
     p->local = calloc(t->n_slot + 1, sizeof *p->local);
     if (!p->local) return tdi_program_no_memory();
-    for (uint32_t i = 0; i < t->n_step; i++) {
+    for (uint32_t i = 0; i < p->n_step; i++) {
         tdi_tiles c;
         if (!chain_from(p, i, &c)) continue;
         if (p->n_chain == cap) {
@@ -181,11 +184,10 @@ bool tdi_tiles_find(tdi_program *p)
 /* Places of the local results among the tiles of the scratch; returns how many there are. */
 static uint32_t place_local(const tdi_program *p, const tdi_tiles *c, int32_t *slots)
 {
-    const tdi_trace *t = p->trace;
     uint32_t n = 0;
     for (uint32_t i = c->first; i <= c->last; i++) {
         if (p->fate[i] != TDI_EACH) continue;
-        int32_t slot = t->operand[t->step[i].first + t->step[i].n_in].slot;
+        int32_t slot = p->operand[p->step[i].first + p->step[i].n_in].slot;
         bool seen = !p->local[slot];
         for (uint32_t k = 0; k < n; k++) seen |= slots[k] == slot;
         if (!seen) slots[n++] = slot;
@@ -199,14 +201,14 @@ static size_t tile_bytes(const tdi_tiles *c) { return (size_t)(c->tile * c->cols
 static void bind_operand(const tdi_program *p, const tdi_tiles *c, struct tdi_tile_call *to, uint32_t k,
                          uint32_t operand, const td_view *out, char *local)
 {
-    const tdi_operand *o = &p->trace->operand[operand];
+    const tdi_operand *o = &p->operand[operand];
     int64_t cols = c->cols;
     spread how;
     spread_of(o, out, &cols, &how);
     td_view *v = &to->view[k];
     *v = p->view[operand];
     v->flags &= ~(uint32_t)TD_V_ALIGNED;
-    to->move[k].base = NULL;
+    to->move[k].base = &p->view[operand]; /* one value or a row: all tiles read the same, where it lies in this run */
     to->ptr[k] = v;
     if (how == SINGLE) {
         v->nd = 0;
@@ -220,30 +222,29 @@ static void bind_operand(const tdi_program *p, const tdi_tiles *c, struct tdi_ti
     if (how == ROW) return;
     to->move[k].rows = true;
     if (local) {
+        to->move[k].base = NULL;
         v->p = local;
         return;
     }
-    to->move[k].base = &p->view[operand];
     to->move[k].bytes = c->cols * (int64_t)td_dtype_size(v->dt);
 }
 
 static bool bind_thread(const tdi_program *p, tdi_tiles *c, int thread, const int32_t *slots, uint32_t n_local)
 {
-    const tdi_trace *t = p->trace;
     char *scratch = n_local ? (char *)c->scratch->p + (size_t)thread * n_local * tile_bytes(c) : NULL;
     struct tdi_tile_call *to = c->thread[thread] = calloc(c->n, sizeof *to);
     if (!to) return tdi_program_no_memory();
     for (uint32_t i = c->first; i <= c->last; i++) {
         if (p->fate[i] != TDI_EACH) continue;
-        const tdi_step *s = &t->step[i];
+        const tdi_step *s = &p->step[i];
         to->n = s->n_in + 1;
         to->view = calloc(to->n, sizeof *to->view);
         to->ptr = calloc(to->n, sizeof *to->ptr);
         to->move = calloc(to->n, sizeof *to->move);
         if (!to->view || !to->ptr || !to->move) return tdi_program_no_memory();
-        const td_view *out = &t->operand[s->first + s->n_in].v;
+        const td_view *out = &p->operand[s->first + s->n_in].v;
         for (uint32_t k = 0; k < to->n; k++) {
-            int32_t slot = t->operand[s->first + k].slot;
+            int32_t slot = p->operand[s->first + k].slot;
             char *local = NULL;
             for (uint32_t m = 0; m < n_local; m++)
                 if (slots[m] == slot) local = scratch + m * tile_bytes(c);

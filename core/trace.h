@@ -53,6 +53,7 @@ typedef struct {
     td_optimizer *optimizer; /* one reference                                                                 */
     uint32_t version;        /* of the optimizer's constant options                                           */
     bool backward;           /* run while the tape was walked                                                 */
+    bool again;              /* of a program only: it computes once more what an earlier step did              */
     uint32_t where;          /* place of the script's line in text                                            */
 } tdi_step;
 

@@ -249,7 +249,7 @@ static int capture_call(lua_State *L)
 
 /* ---- making and asking ---- */
 
-/* core.capture(f [, {check = true}]) */
+/* core.capture(f [, {check = true, recompute = false}]) */
 static int l_capture(lua_State *L)
 {
     tdl_state *S = TDL_STATE(L);
@@ -257,14 +257,15 @@ static int l_capture(lua_State *L)
     if (!lua_isfunction(L, 1) && luaL_getmetafield(L, 1, "__call") == LUA_TNIL)
         tdl_error(L, "capture: expected a function, got %s", tdl_what(L, 1));
     lua_settop(L, 2);
-    bool check = false;
+    bool check = false, recompute = true;
     if (!lua_isnil(L, 2)) {
         if (lua_type(L, 2) != LUA_TTABLE) tdl_error(L, "capture: expected a table of options, got %s", tdl_what(L, 2));
         lua_pushnil(L);
         while (lua_next(L, 2)) {
             const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
-            if (strcmp(name, "check")) tdl_error(L, "capture: unknown option '%.40s': there is check", name);
-            check = lua_toboolean(L, -1);
+            if (!strcmp(name, "check")) check = lua_toboolean(L, -1);
+            else if (!strcmp(name, "recompute")) recompute = lua_toboolean(L, -1);
+            else tdl_error(L, "capture: unknown option '%.40s': there are check and recompute", name);
             lua_pop(L, 1);
         }
     }
@@ -278,6 +279,7 @@ static int l_capture(lua_State *L)
     tdl_enter(L, S, &stay);
     c->c = td_capture_new();
     if (c->c && check) td_capture_check(c->c, true);
+    if (c->c && !recompute) td_capture_recompute(c->c, false);
     if (!tdl_leave(S, &stay, c->c != NULL)) return tdl_throw(L, S);
     return 1;
 }
@@ -308,7 +310,7 @@ static int m_stats(lua_State *L)
     const capture *c = check_capture(L, 1);
     td_capture_info i;
     td_capture_inform(c->c, &i);
-    lua_createtable(L, 0, 10);
+    lua_createtable(L, 0, 13);
     set_count(L, "calls", i.calls);
     set_count(L, "replays", i.replays);
     set_count(L, "recordings", i.recordings);
@@ -319,6 +321,8 @@ static int m_stats(lua_State *L)
     set_count(L, "tiled", i.tiled);
     set_count(L, "buffer_bytes", i.buffer_bytes);
     set_count(L, "eager_bytes", i.eager_bytes);
+    set_count(L, "recomputed", i.recomputed);
+    set_count(L, "saved_bytes", i.saved_bytes);
     lua_pushstring(L, i.why);
     lua_setfield(L, -2, "why");
     return 1;

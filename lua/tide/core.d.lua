@@ -61,7 +61,8 @@ function M.enable_grad(f, ...) end
 local Capture = {}
 
 --- Numbers of calls, replays, recordings and programs held; of the last program its kernels, the dead ones that were dropped, the
---- constant ones that ran once, those that run tile by tile, and the bytes of its passing results with and without reuse of buffers; why the last call was not replayed.
+--- constant ones that ran once, those that run tile by tile, those that are run a second time (`recomputed`) and the bytes that this saves
+--- (`saved_bytes`), the bytes of its passing results with and without reuse of buffers; why the last call was not replayed.
 ---@return table<string, integer|string> stats
 function Capture:stats() end
 
@@ -93,8 +94,10 @@ function Capture:reset() end
 ---
 --- With `check`, or in all captures with TIDE_CAPTURE=check in the environment, each call that could be replayed also runs f from the same
 --- state, and an error names op and line of the first difference.
+--- Element-wise ops, norms and the like whose results are needed soon and again much later (in backward) run twice, if that lowers the
+--- memory that the program needs: the same bits for a few percent more work. `recompute = false` keeps their results instead.
 ---@param f function
----@param opts table?   check = true
+---@param opts table?   check = true, recompute = false
 ---@return tide.Capture
 function M.capture(f, opts) end
 

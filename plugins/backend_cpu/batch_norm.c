@@ -137,6 +137,34 @@ static bool run_batch_norm(const td_kargs *a)
     return true;
 }
 
+/** y once more, from x, w, b, r and the statistics. */
+static bool again_batch_norm(const td_kargs *a)
+{
+    const bool relu = ((const td_batch_norm_attr *)a->attr)->activation == TD_BATCH_NORM_RELU;
+    const batch s = batch_of(a->in[0]);
+    const int64_t step = channels_at_once(s);
+    const float *x = a->in[0]->p, *r = data(a->in[3]);
+#pragma omp parallel for if (s.n * s.c * s.inner > TD_PAR_MIN)
+    for (int64_t c = 0; c < s.c; c += step) {
+        columns k;
+        const int64_t m = rest(s.c, c, step);
+        for (int64_t j = 0; j < m; j++) {
+            k.mean[j] = norm_at(a->out[1], c + j, 0);
+            k.scale[j] = norm_at(a->in[1], c + j, 1) * norm_at(a->out[2], c + j, 0);
+            k.shift[j] = norm_at(a->in[2], c + j, 0);
+        }
+        if (step == 1) apply_channel(relu, a->out[0]->p, x, r, s, c, k.mean[0], k.scale[0], k.shift[0]);
+        else apply_all_columns(relu, a->out[0]->p, x, r, s, c, m, &k);
+    }
+    return true;
+}
+
+static int64_t again_batch_norm_reads(const td_kargs *a)
+{
+    (void)a;
+    return 1 | 2 | 4 | 8;
+}
+
 /* ---- batch_norm_apply and batch_norm_infer: the same, with statistics that are given ---- */
 
 /** mean, scale and shift of channel c, from inputs mean, rstd or var, w, b. */
@@ -308,7 +336,8 @@ static bool run_batch_norm_backward(const td_kargs *a)
 }
 
 static const td_kernel rows[] = {
-    CPU_KERNEL("batch_norm", TD_BIT(TD_F32), 0, run_batch_norm),
+    CPU_KERNEL("batch_norm", TD_BIT(TD_F32), 0, run_batch_norm, .again = again_batch_norm,
+               .again_reads = again_batch_norm_reads),
     CPU_KERNEL("batch_norm_apply", TD_BIT(TD_F32), 0, run_batch_norm_apply),
     CPU_KERNEL("batch_norm_backward", TD_BIT(TD_F32), 0, run_batch_norm_backward),
     CPU_KERNEL("batch_norm_infer", TD_BIT(TD_F32), 0, run_batch_norm_infer),

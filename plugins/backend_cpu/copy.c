@@ -195,6 +195,6 @@ static bool run(const td_kargs *k)
 
 static const td_kernel rows[] = {
     CPU_KERNEL("copy", EVERY, TD_K_STRIDED | TD_K_ALIAS_OK | TD_K_POINTWISE, run),
-    CPU_KERNEL("cast", EVERY, TD_K_STRIDED, run),
+    CPU_KERNEL("cast", EVERY, TD_K_STRIDED | TD_K_CHEAP, run),
 };
 CPU_TABLE(copy, rows)

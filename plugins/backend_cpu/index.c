@@ -323,7 +323,7 @@ static bool run_nonzero_n(const td_kargs *a)
 
 static const td_kernel rows[] = {
     CPU_KERNEL("index_select", ANY, 0, run_index_select),
-    CPU_KERNEL("embedding", ANY, 0, run_embedding),
+    CPU_KERNEL("embedding", ANY, TD_K_CHEAP, run_embedding),
     CPU_KERNEL("index_copy", ANY, 0, run_index_copy),
     CPU_KERNEL("index_add", TD_BITS_ALL, 0, run_index_add),
     CPU_KERNEL("gather", ANY, 0, run_gather),

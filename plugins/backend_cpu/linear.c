@@ -32,6 +32,29 @@ static bool run_linear_act(const td_kargs *a)
     return ISA(cpu_products)(&g, 1);
 }
 
+/* gelu's y once more, from z. */
+static bool again_linear_act(const td_kargs *a)
+{
+    enum { PIECE = 8192 };
+    const gemm_act act = (gemm_act)((const td_linear_act_attr *)a->attr)->activation;
+    const int64_t n = td_view_numel(a->out[0]);
+    const float *z = a->out[1]->p;
+    float *y = a->out[0]->p;
+#pragma omp parallel for if (n > TD_PAR_MIN)
+    for (int64_t i = 0; i < n; i += PIECE) {
+        int64_t some = n - i < PIECE ? n - i : PIECE;
+        __builtin_memcpy(y + i, z + i, (size_t)some * sizeof *y);
+        ISA(cpu_act_row)(act, y + i, some);
+    }
+    return true;
+}
+
+static int64_t again_linear_act_reads(const td_kargs *a)
+{
+    const gemm_act act = (gemm_act)((const td_linear_act_attr *)a->attr)->activation;
+    return act == GEMM_GELU || act == GEMM_GELU_TANH ? 0 : -1;
+}
+
 /* ---- backward ---- */
 
 typedef struct {
@@ -140,7 +163,8 @@ static bool run_linear_act_backward(const td_kargs *a)
 }
 
 static const td_kernel rows[] = {
-    CPU_KERNEL("linear_act", TD_BIT(TD_F32), 0, run_linear_act),
-    CPU_KERNEL("linear_act_backward", TD_BIT(TD_F32), 0, run_linear_act_backward),
+    CPU_KERNEL("linear_act", TD_BIT(TD_F32), 0, run_linear_act, .again = again_linear_act,
+               .again_reads = again_linear_act_reads),
+    CPU_KERNEL("linear_act_backward", TD_BIT(TD_F32), TD_K_OVER_FIRST, run_linear_act_backward),
 };
 CPU_TABLE(linear, rows)

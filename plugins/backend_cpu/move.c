@@ -201,7 +201,11 @@ static bool run_pad(const td_kargs *a)
 }
 
 static const td_kernel rows[] = {
-    CPU_KERNEL("cat", ANY, 0, run_cat),   CPU_KERNEL("stack", ANY, 0, run_stack), CPU_KERNEL("flip", ANY, 0, run_flip),
-    CPU_KERNEL("roll", ANY, 0, run_roll), CPU_KERNEL("tile", ANY, 0, run_tile),   CPU_KERNEL("pad", ANY, 0, run_pad),
+    CPU_KERNEL("cat", ANY, 0, run_cat),
+    CPU_KERNEL("stack", ANY, 0, run_stack),
+    CPU_KERNEL("flip", ANY, 0, run_flip),
+    CPU_KERNEL("roll", ANY, TD_K_CHEAP, run_roll),
+    CPU_KERNEL("tile", ANY, TD_K_CHEAP, run_tile),
+    CPU_KERNEL("pad", ANY, TD_K_CHEAP, run_pad),
 };
 CPU_TABLE(move, rows)

@@ -80,12 +80,23 @@ VEC_INLINE void row_sums(const int n, const bool squares, const float *x, int64_
     }
 }
 
+/** Row i of y, whose x is given, from its statistics. */
+VEC_INLINE void norm_row(const problem *p, const float *restrict x, int64_t i)
+{
+    const float m = p->mean[i], s = p->rstd[i], *restrict w = p->w, *restrict b = p->b;
+    float *restrict y = p->y + i * p->d;
+    if (w && b)
+        for (int64_t j = 0; j < p->d; j++) y[j] = (x[j] - m) * s * w[j] + b[j];
+    else
+        for (int64_t j = 0; j < p->d; j++) y[j] = (x[j] - m) * s * (w ? w[j] : 1) + (b ? b[j] : 0);
+}
+
 /** n rows from row i on. */
 VEC_INLINE void norm_rows(const int n, const problem *p, int64_t i)
 {
     const int64_t d = p->d;
-    const float *restrict x = p->x + i * d, *restrict w = p->w, *restrict b = p->b;
-    float *restrict y = p->y + i * d, *mean = p->mean + i, *rstd = p->rstd + i;
+    const float *restrict x = p->x + i * d;
+    float *mean = p->mean + i, *rstd = p->rstd + i;
     double sum[TOGETHER];
     if (p->r) {
         const float *restrict r = p->r + i * d;
@@ -97,13 +108,7 @@ VEC_INLINE void norm_rows(const int n, const problem *p, int64_t i)
     for (int r = 0; r < n; r++) mean[r] = (float)(sum[r] / (double)d);
     row_sums(n, true, x, d, mean, sum);
     for (int r = 0; r < n; r++) rstd[r] = (float)(1 / sqrt(sum[r] / (double)d + p->eps));
-    for (int r = 0; r < n; r++, x += d, y += d) {
-        const float m = mean[r], s = rstd[r];
-        if (w && b)
-            for (int64_t j = 0; j < d; j++) y[j] = (x[j] - m) * s * w[j] + b[j];
-        else
-            for (int64_t j = 0; j < d; j++) y[j] = (x[j] - m) * s * (w ? w[j] : 1) + (b ? b[j] : 0);
-    }
+    for (int r = 0; r < n; r++) norm_row(p, x + r * d, i + r);
 }
 
 static void norm_all(const problem *p)
@@ -155,6 +160,44 @@ static bool run_add_layer_norm(const td_kargs *a)
                  o->eps};
     norm_all(&p);
     return true;
+}
+
+/* ---- y once more, from x or the sum, w, b and the statistics ---- */
+
+static bool norm_again(const td_kargs *a, int64_t dims, const float *x, const td_view *w, const td_view *b,
+                       const td_view *mean, const td_view *rstd)
+{
+    const int64_t d = row_length(a->out[0], dims), n = td_view_numel(a->out[0]) / d;
+    const problem p = {x, NULL, data(w), data(b), NULL, a->out[0]->p, mean->p, rstd->p, n, d, 0};
+#pragma omp parallel for schedule(static) if (n * d > TD_PAR_MIN)
+    for (int64_t i = 0; i < n; i++) norm_row(&p, x + i * d, i);
+    return true;
+}
+
+static bool again_layer_norm(const td_kargs *a)
+{
+    int64_t dims = ((const td_layer_norm_attr *)a->attr)->dims;
+    return norm_again(a, dims, a->in[0]->p, a->in[1], a->in[2], a->out[1], a->out[2]);
+}
+
+static bool again_add_layer_norm(const td_kargs *a)
+{
+    int64_t dims = ((const td_add_layer_norm_attr *)a->attr)->dims;
+    return norm_again(a, dims, a->out[1]->p, a->in[2], a->in[3], a->out[2], a->out[3]);
+}
+
+/** x, w, b */
+static int64_t again_layer_norm_reads(const td_kargs *a)
+{
+    (void)a;
+    return 1 | 2 | 4;
+}
+
+/** w, b */
+static int64_t again_add_layer_norm_reads(const td_kargs *a)
+{
+    (void)a;
+    return 4 | 8;
 }
 
 /* ---- gradient: g, x, w?, mean, rstd, more? -> gx, gw, gb ---- */
@@ -283,8 +326,10 @@ static bool run_layer_norm_backward(const td_kargs *a)
 }
 
 static const td_kernel rows[] = {
-    CPU_KERNEL("layer_norm", TD_BIT(TD_F32), 0, run_layer_norm),
-    CPU_KERNEL("add_layer_norm", TD_BIT(TD_F32), 0, run_add_layer_norm),
+    CPU_KERNEL("layer_norm", TD_BIT(TD_F32), 0, run_layer_norm, .again = again_layer_norm,
+               .again_reads = again_layer_norm_reads),
+    CPU_KERNEL("add_layer_norm", TD_BIT(TD_F32), 0, run_add_layer_norm, .again = again_add_layer_norm,
+               .again_reads = again_add_layer_norm_reads),
     CPU_KERNEL("layer_norm_backward", TD_BIT(TD_F32), 0, run_layer_norm_backward, .plan = plan_gradient),
 };
 CPU_TABLE(norm, rows)

@@ -154,11 +154,36 @@ static bool run_dropout(const td_kargs *k)
     return draw(k, k->compute == TD_F32 ? draw_dropout_f32 : draw_dropout_f64, &d);
 }
 
+#define AGAIN_DROPOUT(T)                                                                       \
+    {                                                                                          \
+        const T *x = k->in[0]->p, scale = (T)(p < 1 ? 1 / (1 - p) : 0);                        \
+        T *y = k->out[0]->p;                                                                   \
+        _Pragma("omp parallel for if (n > TD_PAR_MIN)") for (int64_t i = 0; i < n; i++) y[i] = \
+            mask[i] ? x[i] * scale : 0;                                                        \
+    }
+
+/** y once more, from x and the mask. */
+static bool again_dropout(const td_kargs *k)
+{
+    const double p = ((const td_dropout_attr *)k->attr)->p;
+    const int64_t n = td_view_numel(k->out[0]);
+    const uint8_t *mask = k->out[1]->p;
+    if (k->compute == TD_F32) AGAIN_DROPOUT(float)
+    else AGAIN_DROPOUT(double)
+    return true;
+}
+
+static int64_t again_dropout_reads(const td_kargs *k)
+{
+    (void)k;
+    return 1;
+}
+
 static const td_kernel rows[] = {
     CPU_KERNEL("random_bits", TD_BIT(TD_I64), 0, run_random_bits),
     CPU_KERNEL("rand", TD_BIT(TD_F32), 0, run_rand),
     CPU_KERNEL("randn", TD_BIT(TD_F32), 0, run_randn),
     CPU_KERNEL("bernoulli", TD_BITS_FLOAT, 0, run_bernoulli),
-    CPU_KERNEL("dropout", TD_BITS_FLOAT, 0, run_dropout),
+    CPU_KERNEL("dropout", TD_BITS_FLOAT, 0, run_dropout, .again = again_dropout, .again_reads = again_dropout_reads),
 };
 CPU_TABLE(random, rows)

@@ -72,12 +72,12 @@ static void asynchronous_devices_are_waited_for(void)
     CHECK(td_profile_start(false));
     tdi_profile *p = tdi_ctx()->profile;
     tdi_profile_enter(p, add, false);
-    CHECK(tdi_profile_kernel(p, add, &kernel, &(td_kargs){0}, d));
+    CHECK(tdi_profile_kernel(p, add, kernel.run, &(td_kargs){0}, d));
     CHECK_INT(0, toy.syncs);
     d->async = true;
     tdi_profile_enter(p, NULL, true);
     tdi_profile_enter(p, add, true);
-    CHECK(tdi_profile_kernel(p, add, &kernel, &(td_kargs){0}, d));
+    CHECK(tdi_profile_kernel(p, add, kernel.run, &(td_kargs){0}, d));
     CHECK_INT(1, toy.syncs);
     CHECK(!td_profile_stop(NULL, NULL, NULL, NULL));
     CHECK(refused("within an op"));

@@ -99,6 +99,8 @@ static void bad_others(void)
                 "kernel \"t.op@cpu\": dtypes: expected TD_BIT of one dtype or more, got 0x0");
     add_refused(TD_ADD_KERNEL, KERNEL(.dtypes = 1u << 20),
                 "kernel \"t.op@cpu\": dtypes: expected TD_BIT of one dtype or more, got 0x100000");
+    add_refused(TD_ADD_KERNEL, KERNEL(.again = run_nothing),
+                "kernel \"t.op@cpu\": again and again_reads: both or neither");
     add_refused(TD_ADD_KERNEL, KERNEL(.flags = TD_K_LAYOUT),
                 "kernel \"t.op@cpu\": layouts: TD_K_LAYOUT needs their names");
     add_refused(TD_ADD_KERNEL, KERNEL(.device = NULL),

@@ -497,6 +497,23 @@ describe("tide.capture", function()
       end
     end)
 
+    it("with rows and single values that lie elsewhere at each call", function()
+      local x, held = tide.arange(0, 80000):reshape(400, 200), {}
+      local function f(a, row, one)
+        local s = a:sum()
+        return ((a + row) * one - 1):relu() * s, s
+      end
+      local c = tide.capture(f)
+      for call = 1, 8 do
+        local row, one = tide.full({200}, call), tide.tensor {1 / call}
+        local expected, got = f(x * call, row, one), {c(x * call, row, one)}
+        assert.is_true(expected:eq(got[1]):all():item(), "call " .. call)
+        held[call] = {row, one, got[2]}
+      end
+      assert.equal(8, #held)
+      assert.is_true(c:stats().replays >= 5 and c:stats().tiled >= 4)
+    end)
+
     it("with results that are read in several chains, and changes in place", function()
       tide.manual_seed(3)
       local x, total = tide.randn(300, 300), tide.zeros(300, 300)

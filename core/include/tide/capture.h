@@ -52,6 +52,9 @@ TD_API bool td_capture_recording(void);
 /** Check mode (TIDE_CAPTURE=check): each call that could be replayed is, and then runs as usual from the same state; an error
  *  names op and line of the first difference. */
 TD_API void td_capture_check(td_capture *, bool on);
+/** Whether recordings made from now on may run cheap steps twice rather than keep their results for long: less memory for a few
+ *  percent more work, the same bits. They do, unless told otherwise. */
+TD_API void td_capture_recompute(td_capture *, bool on);
 /** Forgets all recordings. */
 TD_API void td_capture_reset(td_capture *);
 
@@ -62,6 +65,8 @@ typedef struct {
     uint32_t constant, tiled;  /* run once, when it was made; run tile by tile                            */
     uint64_t buffer_bytes, eager_bytes; /* of its passing results: planned, and without reuse                */
     const char *why;                    /* why the last call was not replayed; "" when it was                */
+    uint32_t recomputed;                /* steps that run a second time, so that their results need not be kept    */
+    uint64_t saved_bytes;               /* how many buffer_bytes would be more without them                        */
 } td_capture_info;
 TD_API void td_capture_inform(const td_capture *, td_capture_info *);
 

@@ -32,8 +32,12 @@ enum {
     TD_K_DETERMINISTIC = 4, /* the same bits each time                                                */
     TD_K_ALIAS_OK = 8,      /* an output may be the same view as an input: in-place forms run directly */
     TD_K_LAYOUT = 16,       /* takes the opaque layouts that `layouts` names                          */
-    TD_K_POINTWISE = 32     /* an output's element comes from the inputs' elements at its place, after
+    TD_K_POINTWISE = 32,    /* an output's element comes from the inputs' elements at its place, after
                                broadcasting: it may be run on a part of them, so that chains stay in cache */
+    TD_K_CHEAP = 64,        /* costs about as much as reading its inputs, as POINTWISE ones do: a captured program
+                               may run it twice rather than keep its result for long                        */
+    TD_K_OVER_FIRST = 128   /* the last output may be the same view as the first input, unless that is another
+                               input as well                                                                */
 };
 
 /** bits of td_kernel.dtypes */
@@ -53,6 +57,11 @@ typedef struct td_kernel {
     bool (*plan)(const td_kargs *, void **plan, size_t *ws_size); /* may allocate, compile and measure   */
     void (*plan_free)(void *plan);
     bool (*run)(const td_kargs *); /* enqueue only: no malloc, no sync, no I/O                           */
+    /* Computes out[0] once more, the same bits, for about what reading costs: from inputs, and from out[1], out[2] …, which hold what
+     * run left there. So a captured program may drop out[0] and have it again later. again_reads says which inputs it needs, a bit
+     * each (the others will be NULL), or -1 where such a call cannot be repeated. Both or neither. */
+    bool (*again)(const td_kargs *);
+    int64_t (*again_reads)(const td_kargs *); /* views only, no data                                    */
 } td_kernel;
 
 struct td_layout {
