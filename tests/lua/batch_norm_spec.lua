@@ -18,8 +18,8 @@ local function orders(x) return {x, tide.channels_last(x)} end
 describe("batch norm with a relu and a residual", function()
   before_each(function() tide.manual_seed(3) end)
 
-  -- channels: less than a vector, one, several and a rest; few and many rows
-  for _, c in ipairs {{3, 5, 7, 6}, {4, 8, 5, 5}, {2, 70, 9, 9}, {32, 16, 20, 20}, {7, 8, 20, 30}} do
+  -- channels: less than a vector, one, several and a rest, more than are summed at once; few and many rows
+  for _, c in ipairs {{3, 5, 7, 6}, {4, 8, 5, 5}, {2, 70, 9, 9}, {32, 16, 20, 20}, {7, 8, 20, 30}, {9, 3, 33, 61}, {5, 600, 5, 5}} do
     it(("computes what single ops do, forward and backward, x (%s)"):format(table.concat(c, ", ")), function()
       local x0, r0, g0 = tide.randn(table.unpack(c)) + 1, tide.randn(table.unpack(c)), tide.randn(table.unpack(c))
       local w, b = leaf(c[2]), leaf(c[2])
@@ -38,6 +38,39 @@ describe("batch norm with a relu and a residual", function()
       end
     end)
   end
+
+  it("has statistics that neither a great mean nor a great first pixel spoils", function()
+    for _, c in ipairs {{6, 5, 17, 19}, {3, 70, 9, 9}} do
+      local near = tide.randn(table.unpack(c)) + 1000
+      local far = tide.randn(table.unpack(c))
+      far[{1, {}, 1, 1}] = 3000
+      for _, x in ipairs {near, far} do
+        local d = x:to "f64"
+        local rows = d:permute(2, 1, 3, 4):flatten(2, 4)
+        local mean, var = rows:mean(2, true), (rows - rows:mean(2, true)):square():mean(2, true)
+        local want = (d - mean:reshape(1, c[2], 1, 1)) / (var + 1e-5):sqrt():reshape(1, c[2], 1, 1)
+        for _, v in ipairs(orders(x)) do assert(distance({tide.batch_norm(v)}, {want}) < 1e-4) end
+      end
+    end
+  end)
+
+  it("gives the same bits with any number of threads", function()
+    local threads = tide.get_num_threads()
+    local x, g = tide.channels_last(tide.randn(9, 33, 31, 17)):detach():requires_grad_(), tide.channels_last(tide.randn(9, 33, 31, 17))
+    local w, b = leaf(33), leaf(33)
+    local function results()
+      local y = tide.batch_norm(x, w, b, nil, {activation = "relu"})
+      local list = tide.grad({y}, {x, w, b}, {grad_outputs = {g}})
+      list[4] = y
+      return list
+    end
+    tide.set_num_threads(1)
+    local want = results()
+    tide.set_num_threads(3)
+    local got = results()
+    tide.set_num_threads(threads)
+    for i = 1, 4 do assert.is_true(got[i]:equal(want[i])) end
+  end)
 
   it("takes rows of features", function()
     local x, w, b, r, g = leaf(50, 150), leaf(150), leaf(150), leaf(50, 150), tide.randn(50, 150)
