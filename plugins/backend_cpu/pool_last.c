@@ -2,6 +2,7 @@
  * innermost, f32; what they mean is in pool.c. A pixel is c numbers side by side, and windows are taken for PART channels at a
  * time, so that what is found of them stays in registers and cache. */
 #include "cpu.h"
+#include "vec.h"
 #include <math.h>
 #include <string.h>
 
@@ -151,6 +152,20 @@ static void add(float *restrict sum, const float *restrict v, int64_t c)
     for (int64_t j = 0; j < c; j++) sum[j] += v[j];
 }
 
+/** sum[j] += v[j] of four pixels that begin `next` after each other, at once: sums that lie in memory wait for their last store. */
+static void add_four(float *restrict sum, const float *restrict v, int64_t next, int64_t c)
+{
+#pragma omp simd
+    for (int64_t j = 0; j < c; j++) sum[j] += (v[j] + v[next + j]) + (v[2 * next + j] + v[3 * next + j]);
+}
+
+/** sum[j] += v[j] of n pixels side by side. */
+static void add_pixels(float *restrict sum, const float *restrict v, int64_t c, int64_t n)
+{
+    for (; n >= 4; n -= 4, v += 4 * c) add_four(sum, v, c, c);
+    for (; n > 0; n--, v += c) add(sum, v, c);
+}
+
 static bool run_avg_pool2d(const td_kargs *a)
 {
     const td_avg_pool2d_attr *o = a->attr;
@@ -163,35 +178,61 @@ static bool run_avg_pool2d(const td_kargs *a)
         for (int64_t j = 0; j < m.w.out; j++) {
             float *y = (float *)a->out[0]->p + (row * m.w.out + j) * m.c;
             cut(&m.w, j, o->count_include_pad, &b0, &b1, &columns);
+            bool whole = b0 == 0 && b1 == m.w.in; /* rows whose pixels are side by side */
+            int64_t times = whole ? 1 : a1 - a0, pixels = whole ? (a1 - a0) * m.w.in : b1 - b0;
             memset(y, 0, (size_t)m.c * sizeof *y);
-            for (int64_t p = a0; p < a1; p++)
-                for (int64_t q = b0; q < b1; q++) add(y, x + (p * m.w.in + q) * m.c, m.c);
+            for (int64_t p = 0; p < times; p++) add_pixels(y, x + ((a0 + p) * m.w.in + b0) * m.c, m.c, pixels);
             for (int64_t k = 0; k < m.c; k++) y[k] /= (float)(rows * columns);
         }
     }
     return true;
 }
 
+/** Whether no element lies in two windows of an axis. */
+static bool apart(const window *w) { return w->stride >= w->kernel; }
+
+/** Whether each lies in one. */
+static bool tiled(const window *w)
+{
+    return w->stride == w->kernel && (w->out - 1) * w->stride - w->pad + w->kernel >= w->in;
+}
+
+/** A window's share of each of its pixels, g / places: into them where it is the only one, added otherwise. */
+static void give(float *gx, const float *g, const images *m, int64_t a0, int64_t a1, int64_t b0, int64_t b1,
+                 int64_t places, bool only)
+{
+    float *first = gx + (a0 * m->w.in + b0) * m->c, share[PART];
+    if (only) {
+        for (int64_t k = 0; k < m->c; k++) first[k] = g[k] / (float)places;
+        for (int64_t p = a0; p < a1; p++)
+            for (int64_t q = b0 + (p == a0); q < b1; q++)
+                copy_short(gx + (p * m->w.in + q) * m->c, first, m->c * (int64_t)sizeof *gx);
+        return;
+    }
+    for (int64_t c = 0; c < m->c; c += PART) {
+        int64_t have = least(PART, m->c - c);
+        for (int64_t k = 0; k < have; k++) share[k] = g[c + k] / (float)places;
+        for (int64_t p = a0; p < a1; p++)
+            for (int64_t q = b0; q < b1; q++) add(gx + (p * m->w.in + q) * m->c + c, share, have);
+    }
+}
+
 static bool run_avg_pool2d_backward(const td_kargs *a)
 {
     const td_avg_pool2d_backward_attr *o = a->attr;
     images m = images_of(a->out[0], a->in[0], &o->kernel, &o->stride, &o->padding);
+    bool only = apart(&m.r) && apart(&m.w), all = tiled(&m.r) && tiled(&m.w);
 #pragma omp parallel for num_threads(threads_for(m.n *m.c *m.r.in *m.w.in)) schedule(static)
     for (int64_t i = 0; i < m.n; i++) {
-        float *gx = (float *)a->out[0]->p + i * m.r.in * m.w.in * m.c, share[PART];
+        float *gx = (float *)a->out[0]->p + i * m.r.in * m.w.in * m.c;
         const float *g = (const float *)a->in[0]->p + i * m.r.out * m.w.out * m.c;
         int64_t a0, a1, rows, b0, b1, columns;
-        memset(gx, 0, (size_t)(m.r.in * m.w.in * m.c) * sizeof *gx);
+        if (!all) memset(gx, 0, (size_t)(m.r.in * m.w.in * m.c) * sizeof *gx);
         for (int64_t row = 0; row < m.r.out; row++) {
             cut(&m.r, row, o->count_include_pad, &a0, &a1, &rows);
             for (int64_t j = 0; j < m.w.out; j++, g += m.c) {
                 cut(&m.w, j, o->count_include_pad, &b0, &b1, &columns);
-                for (int64_t c = 0; c < m.c; c += PART) {
-                    int64_t have = least(PART, m.c - c);
-                    for (int64_t k = 0; k < have; k++) share[k] = g[c + k] / (float)(rows * columns);
-                    for (int64_t p = a0; p < a1; p++)
-                        for (int64_t q = b0; q < b1; q++) add(gx + (p * m.w.in + q) * m.c + c, share, have);
-                }
+                if (a0 < a1 && b0 < b1) give(gx, g, &m, a0, a1, b0, b1, rows * columns, only);
             }
         }
     }
@@ -205,7 +246,10 @@ static void mean_of(float *y, const float *x, const images *m, int64_t a0, int64
     double sum[PART] = {0};
     for (int64_t p = a0; p < a1; p++) {
         float row[PART] = {0};
-        for (int64_t q = b0; q < b1; q++) add(row, x + (p * m->w.in + q) * m->c, c);
+        const float *v = x + (p * m->w.in + b0) * m->c;
+        int64_t q = b0;
+        for (; q + 4 <= b1; q += 4, v += 4 * m->c) add_four(row, v, m->c, c);
+        for (; q < b1; q++, v += m->c) add(row, v, c);
         for (int64_t k = 0; k < c; k++) sum[k] += (double)row[k];
     }
     for (int64_t k = 0; k < c; k++) y[k] = (float)(sum[k] / ((double)(a1 - a0) * (double)(b1 - b0)));

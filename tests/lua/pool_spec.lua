@@ -12,7 +12,7 @@ describe("pooling with channels innermost", function()
   -- channels: one part of them and less, several and a rest
   local sizes = {{2, 3, 7, 6}, {3, 16, 8, 8}, {2, 70, 9, 5}, {1, 64, 4, 4}, {4, 130, 14, 14}}
   local options = {{kernel = 2}, {kernel = {3, 2}, stride = 2, padding = 1, ceil_mode = true}, {kernel = 3, stride = 1, padding = 1},
-                   {kernel = 3, stride = 2, padding = 1}}
+                   {kernel = 3, stride = 2, padding = 1}, {kernel = 2, stride = 3}, {kernel = {4, 1}, padding = {1, 0}}}
   for _, c in ipairs(sizes) do
     it(("computes the same maxima, means and gradients, x (%s)"):format(table.concat(c, ", ")), function()
       local x = tide.randn(table.unpack(c))
@@ -38,6 +38,17 @@ describe("pooling with channels innermost", function()
       end
     end)
   end
+
+  it("spreads the gradient of the mean of an image", function()
+    for _, f in ipairs {function(v) return tide.adaptive_avg_pool2d(v, {output = 1}) end,
+                        function(v) return tide.avg_pool2d(v, {kernel = {6, 7}}) end} do
+      for _, x in ipairs {tide.randn(2, 5, 6, 7), last(tide.randn(2, 5, 6, 7))} do
+        local v, g = x:detach():requires_grad_(), tide.randn(2, 5)
+        local gx = tide.grad({f(v):flatten(2, 4)}, {v}, {grad_outputs = {g}})[1]
+        close(gx, (g:to "f64" / 42):reshape(2, 5, 1, 1):expand(2, 5, 6, 7))
+      end
+    end
+  end)
 
   it("takes dilated windows, and keeps ties and NaN as they are row by row", function()
     local x = tide.randint(0, 3, {2, 5, 9, 8}):to "f32"
