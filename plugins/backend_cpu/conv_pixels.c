@@ -240,12 +240,18 @@ static void job_run_weights(const job *j, float *gw, float *ws, int parts, int t
 
 /* ---- the kernels ---- */
 
+enum { FEWEST = 4 }; /* output channels; with fewer, the lanes that hold nothing cost more than turning the image */
+
 static int64_t pair(const td_ints *l, int i) { return l->n == 0 ? 1 : l->v[l->n > 1 ? i : 0]; }
 static int64_t padding(const td_ints *l, int i) { return l->n == 0 ? 0 : pair(l, i); }
 
+/* Whether more than a quarter of the lanes would hold nothing. */
+static bool wasteful(int64_t channels) { return ceil_div(channels, LANES) * LANES * 3 > 4 * channels; }
+
 /** Whether this is what it is for; src and dst are those of the convolution that it is or is a gradient of, x is the first
- *  operand. With channels innermost no other kernel takes images as they are; row by row it wins for strides and kernels of
- *  1x1, where conv.c copies much and multiplies little. Vectors should be full, the weight gradient's sums stay in cache. */
+ *  operand. With channels innermost no other kernel takes images as they are, and what follows keeps the order that it is given: so
+ *  all are taken, also the 3 channels of a photograph, but for results of very few channels. Row by row it wins for strides and kernels
+ *  of 1x1, where conv.c copies much and multiplies little. Vectors should be full then, the weight gradient's sums stay in cache. */
 static bool accepts(const td_kargs *a, const td_view *src, const td_view *dst, const td_view *w, const td_ints *stride,
                     const td_ints *dilation, int64_t groups)
 {
@@ -255,8 +261,9 @@ static bool accepts(const td_kargs *a, const td_view *src, const td_view *dst, c
     if (!td_view_numel(src) || !td_view_numel(dst) || !td_view_numel(w) || groups != 1) return false;
     if (pair(dilation, 0) != 1 || pair(dilation, 1) != 1 || fastest > MOST_STRIDE) return false;
     if (wanted && (!strcmp(wanted, "0") || !strcmp(wanted, "1"))) return *wanted == '1';
-    if (ceil_div(c, LANES) * LANES * 3 > 4 * c || ceil_div(o, LANES) * LANES * 3 > 4 * o) return false;
-    if (x->stride[1] == 1 && x->dim[1] > 1 && x->stride[3] == x->dim[1]) return true;
+    bool innermost = x->stride[1] == 1 && x->dim[1] > 1 && x->stride[3] == x->dim[1];
+    if (innermost && o >= FEWEST) return true;
+    if (wasteful(o) || wasteful(c)) return false;
     bool points = w->dim[2] == 1 && w->dim[3] == 1;
     bool sums = a->n_in == 2 && w == a->out[0]; /* the weight gradient */
     return (fastest > 1 || points) && (!sums || td_view_numel(w) <= SUMS);

@@ -106,6 +106,19 @@ describe("convolution with channels innermost", function()
     local gx = tide.grad({y}, {x}, {grad_outputs = {last(tide.randn(4, 16, 8, 8))}})[1]
     assert.is_true(gx:permute(1, 3, 4, 2):is_contiguous())
   end)
+  it("is kept from the 3 channels of a photograph on, and by pooling", function()
+    local nn = tide.nn
+    tide.manual_seed(7)
+    local net = nn.Sequential(nn.Conv2d {3, 10, 5, padding = 2}, nn.BatchNorm2d(10), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d {10, 6, 3})
+    local x = tide.randn(2, 3, 12, 12)
+    local y = net(last(x))
+    assert.is_true(y:permute(1, 3, 4, 2):is_contiguous())
+    assert.near(0, (y - net(x)):abs():max():item(), 1e-5)
+    local w = net:parameters()[1]
+    local a = tide.grad({net(x):square():sum()}, {w})[1]
+    local b = tide.grad({net(last(x)):square():sum()}, {w})[1]
+    assert.near(0, (a - b):abs():max():item() / a:abs():max():item(), 1e-4)
+  end)
   it("is asked for by tide.channels_last, which keeps values and gradients", function()
     local x = tide.randn(2, 3, 4, 5):requires_grad_()
     local y = last(x)
