@@ -6,6 +6,8 @@
  *     1. source rows into scratch, channels innermost       2. each 6x6 tile to its 36 points: v[point](tile, channel)
  *     3. at each point a product with the taps' points: m[point](tile, result channel)        4. back to 4x4 results
  *
+ * m is written over v, from the front, and source and result rows lie where nothing else does at their time.
+ *
  * The weight gradient takes x and g to their points and sums v^T z over all tiles, point by point. Results of forward and
  * input gradient do not depend on the number of threads; the weight gradient has a sum for each thread.
  *
@@ -14,57 +16,16 @@
  *
  * Letters: N batch, C channels in, O channels out, H W planes. */
 #include "pixels_product.h"
-#include "winograd_tile.h"
+#include "winograd_taps.h"
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 
-/** A convolution or one of its gradients. Tiles cover the plane of y, which for the weight gradient is g. */
-typedef struct {
-    images x, y;
-    int64_t pad_h, pad_w;
-    int64_t down, across; /* tiles of an image                                                        */
-    int64_t strips;       /* rows of tiles of all images                                              */
-    int64_t some, blocks; /* strips of a block; blocks                                                */
-    int64_t tiles;        /* of a block                                                               */
-    int64_t v_point, z_point,
-        u_point;          /* from point to point of v, of what has y's channels, of taps: odd numbers of lines, lest
-                                 all points of a tile meet in the same sets of the cache               */
-    size_t scratch, v, z; /* floats of a thread's parts                                               */
-    size_t taps;          /* floats that all threads share: the taps' points, or for weights a sum of a thread */
-} job;
-
-enum { BLOCK_BYTES = 288 * 1024 };
-
-static int64_t line_apart(int64_t floats) { return (floats + 15) / 32 * 32 + 16; }
-
-static void job_make(job *j, const td_view *x, const td_view *y, int64_t pad_h, int64_t pad_w, int threads)
+/** Strips at .. at + n, all of one image and not too many for scratch: how many there are up to `end`. */
+static int64_t same_image(const job *j, int64_t at, int64_t end)
 {
-    *j = (job){.x = images_of(x), .y = images_of(y), .pad_h = pad_h, .pad_w = pad_w};
-    j->down = ceil_div(j->y.h, 4);
-    j->across = ceil_div(j->y.w, 4);
-    j->strips = j->x.n * j->down;
-    int64_t strip_bytes = POINTS * j->across * (j->x.lanes + j->y.lanes) * (int64_t)sizeof(float);
-    int64_t some = most(most(BLOCK_BYTES / strip_bytes, ceil_div(48, j->across)), 1);
-    j->blocks = ceil_div(ceil_div(j->strips, least(some, j->strips)), threads) * threads;
-    j->some = ceil_div(j->strips, j->blocks);
-    j->blocks = ceil_div(j->strips, j->some);
-    j->tiles = j->some * j->across;
-    j->v_point = line_apart(j->tiles * j->x.lanes);
-    j->z_point = line_apart(j->tiles * j->y.lanes);
-    int64_t rows = 4 * least(j->some, j->down);
-    int64_t in = (rows + 2) * (4 * j->across + 2) * j->x.lanes, out = rows * 4 * j->across * j->y.lanes;
-    j->scratch = (size_t)line_apart(most(in, out));
-    j->v = (size_t)(POINTS * j->v_point);
-    j->z = (size_t)(POINTS * j->z_point);
-    j->u_point = line_apart(j->x.c * j->y.lanes);
-    j->taps = (size_t)(POINTS * j->u_point);
+    return least(least(end - at, j->down - at % j->down), j->most);
 }
-
-static size_t job_each(const job *j) { return j->scratch + j->v + j->z; }
-
-/** Strips at .. at + n, all of one image: how many there are up to `end`. */
-static int64_t same_image(const job *j, int64_t at, int64_t end) { return least(end - at, j->down - at % j->down); }
 
 /** Source tiles of strips first .. end to v. */
 static void source_points(const job *j, float *v, float *scratch, int64_t first, int64_t end)
@@ -90,43 +51,23 @@ static int64_t piece_c(const job *j, int64_t i) { return i % ceil_div(j->x.c, PI
 
 /* ---- forward and input gradient ---- */
 
-/** Strides of the taps: result channel, source channel, row, column; at is the first that is used. */
-typedef struct {
-    const float *at;
-    int64_t o, c, h, w;
-} taps;
-
-/** Source channels c .. end of result channels o .. o + LANES:  u[point](block of two vectors)(source channel, lane). */
-static void taps_points(const job *j, float *u, const taps *w, int64_t o, int64_t c, int64_t end)
+/** m = v u at each point, in place of v; `row` has room for a row of points. */
+static void multiply(const job *j, float *m, const float *v, const float *u, float *row, int64_t tiles)
 {
-    int64_t depth = j->x.c, have = least(LANES, j->y.c - o);
-    int64_t pair = o & ~(int64_t)(2 * LANES - 1), wide = least(2 * LANES, j->y.lanes - pair);
-    for (; c < end; c++) {
-        vec_f32 half[3][6];
-        for (int b = 0; b < 3; b++) {
-            float lanes[3][LANES] = {{0}};
-            const float *from = w->at + o * w->o + c * w->c + b * w->w;
-            for (int64_t i = 0; i < have; i++)
-                for (int a = 0; a < 3; a++) lanes[a][i] = from[i * w->o + a * w->h];
-            taps_to_points(half[b], (vec_f32[]){load(lanes[0]), load(lanes[1]), load(lanes[2])});
+    int64_t in = j->x.lanes, out = j->y.lanes, depth = j->x.c;
+    sum s = {.len = depth, .runs = 1, .a = in, .c = out};
+    int together = j->by_rows ? 6 : 1;
+    for (int p = 0; p < POINTS; p += together)
+        for (int64_t o = 0; o < out; o += 2 * LANES) {
+            const float *taps = u + p * j->u_point + o * depth;
+            if (j->by_rows) {
+                rows_of_points[p / 6][out - o > LANES](row, j->u_point, u + 9 * o * depth, depth);
+                taps = row;
+            }
+            for (int q = p; q < p + together; q++, taps += j->u_point)
+                in_groups(forwards, out - o > LANES, &s, m + q * j->z_point + o, out, NULL, v + q * j->v_point, in,
+                          taps, tiles);
         }
-        float *to = u + pair * depth + c * wide + (o - pair);
-        for (int a = 0; a < 6; a++) {
-            vec_f32 done[6];
-            taps_to_points(done, (vec_f32[]){half[0][a], half[1][a], half[2][a]});
-            for (int b = 0; b < 6; b++) store(to + (6 * a + b) * j->u_point, done[b]);
-        }
-    }
-}
-
-/** m = v u at each point. */
-static void multiply(const job *j, float *m, const float *v, const float *u, int64_t tiles)
-{
-    int64_t in = j->x.lanes, out = j->y.lanes;
-    sum s = {.len = j->x.c, .runs = 1, .a = in, .c = out};
-    for (int64_t p = 0; p < POINTS; p++, m += j->z_point, v += j->v_point, u += j->u_point)
-        for (int64_t o = 0; o < out; o += 2 * LANES)
-            in_groups(forwards, out - o > LANES, &s, m + o, out, NULL, v, in, u + o * j->x.c, tiles);
 }
 
 /** Results of strips first .. end from m. */
@@ -153,17 +94,16 @@ static void job_run(const job *j, const taps *w, const td_view *bias, bool relu,
     float *u = ws;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        float *scratch = ws + j->taps + (size_t)omp_get_thread_num() * job_each(j), *v = scratch + j->scratch;
-        float *m = v + j->v;
+        float *mine = ws + j->taps + (size_t)omp_get_thread_num() * j->each, *v = mine + j->v, *m = mine + j->z;
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < pieces(j); i++)
             taps_points(j, u, w, piece_o(j, i), piece_c(j, i), least(j->x.c, piece_c(j, i) + PIECE));
 #pragma omp for schedule(dynamic)
         for (int64_t b = 0; b < j->blocks; b++) {
             int64_t first = b * j->some, end = least(j->strips, first + j->some);
-            source_points(j, v, scratch, first, end);
-            multiply(j, m, v, u, (end - first) * j->across);
-            results(j, m, scratch, bias ? bias->p : NULL, bias ? bias->stride[0] : 0, relu, first, end);
+            source_points(j, v, mine + j->in, first, end);
+            multiply(j, m, v, u, mine, (end - first) * j->across);
+            results(j, m, mine + j->out, bias ? bias->p : NULL, bias ? bias->stride[0] : 0, relu, first, end);
         }
     }
 }
@@ -223,8 +163,8 @@ static void job_run_weights(const job *j, float *gw, float *ws, int parts, int t
 {
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        float *scratch = ws + (size_t)parts * j->taps + (size_t)omp_get_thread_num() * job_each(j);
-        float *v = scratch + j->scratch, *z = v + j->v;
+        float *scratch = ws + (size_t)parts * j->taps + (size_t)omp_get_thread_num() * j->each;
+        float *v = scratch + j->v, *z = scratch + j->z;
 #pragma omp for schedule(dynamic)
         for (int k = 0; k < parts; k++) {
             float *sums = ws + (size_t)k * j->taps;
@@ -284,7 +224,7 @@ static bool accepts_conv2d(const td_kargs *a)
 static bool plan_job(const job *j, int threads, void **plan, size_t *ws_size)
 {
     *plan = (void *)(intptr_t)threads; /* nobody follows it */
-    *ws_size = (j->taps + (size_t)threads * job_each(j)) * sizeof(float);
+    *ws_size = (j->taps + (size_t)threads * j->each) * sizeof(float);
     return true;
 }
 
@@ -296,7 +236,7 @@ static bool plan_conv2d(const td_kargs *a, void **plan, size_t *ws_size)
     const td_conv2d_attr *o = a->attr;
     int threads = threads_for(a->in[0], a->out[0]);
     job j;
-    job_make(&j, a->in[0], a->out[0], pair(&o->padding, 0), pair(&o->padding, 1), threads);
+    job_make_results(&j, a->in[0], a->out[0], pair(&o->padding, 0), pair(&o->padding, 1), threads, set_apart);
     return plan_job(&j, threads, plan, ws_size);
 }
 
@@ -305,7 +245,7 @@ static bool forward(const td_kargs *a, bool relu)
     const td_conv2d_attr *o = a->attr;
     const td_view *w = a->in[1];
     job j;
-    job_make(&j, a->in[0], a->out[0], pair(&o->padding, 0), pair(&o->padding, 1), planned(a));
+    job_make_results(&j, a->in[0], a->out[0], pair(&o->padding, 0), pair(&o->padding, 1), planned(a), set_apart);
     taps t = {w->p, w->stride[0], w->stride[1], w->stride[2], w->stride[3]};
     job_run(&j, &t, a->in[2], relu, a->ws, running(a));
     return true;
@@ -332,7 +272,7 @@ static bool plan_conv_transpose2d(const td_kargs *a, void **plan, size_t *ws_siz
     const td_conv_transpose2d_attr *o = a->attr;
     int threads = threads_for(a->in[0], a->out[0]);
     job j;
-    job_make(&j, a->in[0], a->out[0], 2 - pair(&o->padding, 0), 2 - pair(&o->padding, 1), threads);
+    job_make_results(&j, a->in[0], a->out[0], 2 - pair(&o->padding, 0), 2 - pair(&o->padding, 1), threads, line_apart);
     return plan_job(&j, threads, plan, ws_size);
 }
 
@@ -341,7 +281,8 @@ static bool run_conv_transpose2d(const td_kargs *a)
     const td_conv_transpose2d_attr *o = a->attr;
     const td_view *w = a->in[1];
     job j;
-    job_make(&j, a->in[0], a->out[0], 2 - pair(&o->padding, 0), 2 - pair(&o->padding, 1), planned(a));
+    job_make_results(&j, a->in[0], a->out[0], 2 - pair(&o->padding, 0), 2 - pair(&o->padding, 1), planned(a),
+                     line_apart);
     const float *last = (const float *)w->p + 2 * w->stride[2] + 2 * w->stride[3];
     taps t = {last, w->stride[1], w->stride[0], -w->stride[2], -w->stride[3]};
     job_run(&j, &t, a->in[2], false, a->ws, running(a));
@@ -361,9 +302,9 @@ static bool plan_weight_grad(const td_kargs *a, void **plan, size_t *ws_size)
     const td_conv2d_weight_grad_attr *o = a->attr;
     int threads = threads_for(a->in[0], a->in[1]);
     job j;
-    job_make(&j, a->in[0], a->in[1], pair(&o->padding, 0), pair(&o->padding, 1), threads);
+    job_make_weights(&j, a->in[0], a->in[1], pair(&o->padding, 0), pair(&o->padding, 1), threads);
     *plan = (void *)(intptr_t)threads;
-    *ws_size = (size_t)threads * (j.taps + job_each(&j)) * sizeof(float);
+    *ws_size = (size_t)threads * (j.taps + j.each) * sizeof(float);
     return true;
 }
 
@@ -371,7 +312,7 @@ static bool run_weight_grad(const td_kargs *a)
 {
     const td_conv2d_weight_grad_attr *o = a->attr;
     job j;
-    job_make(&j, a->in[0], a->in[1], pair(&o->padding, 0), pair(&o->padding, 1), planned(a));
+    job_make_weights(&j, a->in[0], a->in[1], pair(&o->padding, 0), pair(&o->padding, 1), planned(a));
     job_run_weights(&j, a->out[0]->p, a->ws, planned(a), running(a));
     return true;
 }

@@ -52,6 +52,19 @@ describe("convolution by Winograd's method", function()
       if not sum then return pending(why) end
     end)
   end
+  it("gives the same bits however many of the taps' points are kept", function()
+    tide.manual_seed(7)
+    local x, k = tide.randn(3, 40, 13, 18), tide.randn(72, 40, 3, 3)                      -- too many points to keep
+    local g = tide.randn(3, 72, 13, 18)
+    local y, gx = tide.conv2d(x, k, nil, {padding = 1}), tide.conv_transpose2d(g, k, nil, {padding = 1})
+    for o = 0, 40, 40 do                                                                  -- few enough
+      local some = k:narrow(1, o + 1, 32)
+      assert.is_true(y:narrow(2, o + 1, 32):equal(tide.conv2d(x, some:contiguous(), nil, {padding = 1})))
+      assert.is_true(y:narrow(2, o + 1, 32):equal(tide.conv2d(x, some, nil, {padding = 1})))
+    end
+    local part = k:narrow(2, 9, 16):contiguous()
+    assert.is_true(gx:narrow(2, 9, 16):equal(tide.conv_transpose2d(g, part, nil, {padding = 1})))
+  end)
   it("is chosen by itself, and left out when the environment says so", function()
     local left_out = assert(run("TIDE_WINOGRAD=0 TIDE_PIXELS=0 TIDE_ONEDNN=0", false))
     local code_of_one = [[
