@@ -10,7 +10,7 @@ typedef struct {
     double dropout;
 } options;
 static const td_opt opts[] = {
-    TD_OPT(options, embed_dim, TD_O_INT, NULL, ">= 1", "features of query, key, value and y"),
+    TD_OPT(options, embed_dim, TD_O_INT, NULL, ">= 1, <= 16777216", "features of query, key, value and y"),
     TD_OPT(options, num_heads, TD_O_INT, NULL, ">= 1", "heads; divides embed_dim"),
     TD_OPT(options, bias, TD_O_BOOL, "true", NULL, "whether the projections have biases"),
     TD_OPT(options, batch_first, TD_O_BOOL, "false", NULL, "query and y (N, T, E) instead of (T, N, E)"),

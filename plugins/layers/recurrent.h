@@ -16,7 +16,7 @@ typedef struct {
 
 #define RECURRENT_OPTS                                                                                              \
     TD_OPT(recurrent_options, input_size, TD_O_INT, NULL, ">= 1", "features of a step of x"),                       \
-        TD_OPT(recurrent_options, hidden_size, TD_O_INT, NULL, ">= 1", "hidden units of a direction"),              \
+        TD_OPT(recurrent_options, hidden_size, TD_O_INT, NULL, ">= 1, <= 16777216", "hidden units of a direction"), \
         TD_OPT(recurrent_options, num_layers, TD_O_INT, "1", ">= 1, <= 1000",                                       \
                "layers, each on the outputs of the one below"),                                                     \
         TD_OPT(recurrent_options, bias, TD_O_BOOL, "true", NULL, "whether there are biases"),                       \

@@ -4,9 +4,9 @@
 #define TIDE_LAYERS_RECURRENT_CELL_H
 #include "recurrent.h"
 
-#define CELL_OPTS                                                                       \
-    TD_OPT(recurrent_options, input_size, TD_O_INT, NULL, ">= 1", "features of x"),     \
-        TD_OPT(recurrent_options, hidden_size, TD_O_INT, NULL, ">= 1", "hidden units"), \
+#define CELL_OPTS                                                                                    \
+    TD_OPT(recurrent_options, input_size, TD_O_INT, NULL, ">= 1", "features of x"),                  \
+        TD_OPT(recurrent_options, hidden_size, TD_O_INT, NULL, ">= 1, <= 16777216", "hidden units"), \
         TD_OPT(recurrent_options, bias, TD_O_BOOL, "true", NULL, "whether there are biases")
 
 /** Declares the parameters, uniform in +-1 / sqrt(hidden_size). */
