@@ -236,7 +236,7 @@ static bool plan_conv2d(const td_kargs *a, void **plan, size_t *ws_size)
     const td_conv2d_attr *o = a->attr;
     int threads = threads_for(a->in[0], a->out[0]);
     job j;
-    job_make_results(&j, a->in[0], a->out[0], pair(&o->padding, 0), pair(&o->padding, 1), threads, set_apart);
+    job_make_results(&j, a->in[0], a->out[0], pair(&o->padding, 0), pair(&o->padding, 1), threads);
     return plan_job(&j, threads, plan, ws_size);
 }
 
@@ -245,7 +245,7 @@ static bool forward(const td_kargs *a, bool relu)
     const td_conv2d_attr *o = a->attr;
     const td_view *w = a->in[1];
     job j;
-    job_make_results(&j, a->in[0], a->out[0], pair(&o->padding, 0), pair(&o->padding, 1), planned(a), set_apart);
+    job_make_results(&j, a->in[0], a->out[0], pair(&o->padding, 0), pair(&o->padding, 1), planned(a));
     taps t = {w->p, w->stride[0], w->stride[1], w->stride[2], w->stride[3]};
     job_run(&j, &t, a->in[2], relu, a->ws, running(a));
     return true;
@@ -272,7 +272,7 @@ static bool plan_conv_transpose2d(const td_kargs *a, void **plan, size_t *ws_siz
     const td_conv_transpose2d_attr *o = a->attr;
     int threads = threads_for(a->in[0], a->out[0]);
     job j;
-    job_make_results(&j, a->in[0], a->out[0], 2 - pair(&o->padding, 0), 2 - pair(&o->padding, 1), threads, line_apart);
+    job_make_results(&j, a->in[0], a->out[0], 2 - pair(&o->padding, 0), 2 - pair(&o->padding, 1), threads);
     return plan_job(&j, threads, plan, ws_size);
 }
 
@@ -281,8 +281,7 @@ static bool run_conv_transpose2d(const td_kargs *a)
     const td_conv_transpose2d_attr *o = a->attr;
     const td_view *w = a->in[1];
     job j;
-    job_make_results(&j, a->in[0], a->out[0], 2 - pair(&o->padding, 0), 2 - pair(&o->padding, 1), planned(a),
-                     line_apart);
+    job_make_results(&j, a->in[0], a->out[0], 2 - pair(&o->padding, 0), 2 - pair(&o->padding, 1), planned(a));
     const float *last = (const float *)w->p + 2 * w->stride[2] + 2 * w->stride[3];
     taps t = {last, w->stride[1], w->stride[0], -w->stride[2], -w->stride[3]};
     job_run(&j, &t, a->in[2], false, a->ws, running(a));

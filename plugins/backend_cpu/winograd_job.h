@@ -14,8 +14,8 @@ typedef struct {
     int64_t most;         /* strips of one image whose rows are in scratch at a time                  */
     bool by_rows;         /* taps' points are not kept: each thread makes them again, 6 at a time     */
     int64_t v_point, z_point,
-        u_point;           /* from point to point of v, of what has y's channels, of taps: numbers of lines that keep
-                                 the points of a tile from meeting in the same sets of the cache       */
+        u_point;           /* from point to point of v, of what has y's channels, of taps: odd numbers of lines, lest
+                                 all points of a tile meet in the same sets of the cache               */
     int64_t in, v, z, out; /* where a thread's source rows, v, z or m, and result rows begin           */
     size_t each;           /* floats of a thread                                                       */
     size_t taps;           /* floats all threads share: taps or their points; for weights a thread's sum */
@@ -27,14 +27,6 @@ enum { BLOCK_BYTES = 288 * 1024, SMALL_BYTES = 176 * 1024, ROWS_BYTES = 48 * 102
 enum { TAPS_BYTES = 192 * 1024, MANY_BYTES = 640 * 1024 };
 
 static int64_t line_apart(int64_t floats) { return (floats + 15) / 32 * 32 + 16; }
-
-/** Lines that are no multiple of 16: a few points meet in the same set, which costs forward a hundredth and saves one, the
- *  input gradient more. */
-static int64_t set_apart(int64_t floats)
-{
-    int64_t lines = ceil_div(floats, 16);
-    return 16 * (lines + (lines % 16 == 0));
-}
 
 static void job_make(job *j, const td_view *x, const td_view *y, int64_t pad_h, int64_t pad_w)
 {
@@ -65,8 +57,7 @@ static void job_blocks(job *j, int64_t bytes, int64_t floats, int64_t tiles, int
 
 /** Forward and input gradient. m, which z stands for, takes the place of v: it begins `spare` points before, so that points
  *  that are written lie behind those still to be read. Source rows are where m will be, result rows where v was. */
-static void job_make_results(job *j, const td_view *x, const td_view *y, int64_t pad_h, int64_t pad_w, int threads,
-                             int64_t (*apart)(int64_t))
+static void job_make_results(job *j, const td_view *x, const td_view *y, int64_t pad_h, int64_t pad_w, int threads)
 {
     job_make(j, x, y, pad_h, pad_w);
     int64_t depth = j->x.c, broad = most(j->x.lanes, j->y.lanes), narrow = least(j->x.lanes, j->y.lanes);
@@ -76,8 +67,8 @@ static void job_make_results(job *j, const td_view *x, const td_view *y, int64_t
     if (j->by_rows) job_blocks(j, BLOCK_BYTES, floats, 22, threads);
     else if (points <= TAPS_BYTES) job_blocks(j, SMALL_BYTES, floats, 16, threads);
     else job_blocks(j, BLOCK_BYTES, floats, 48, threads);
-    j->v_point = apart(j->tiles * j->x.lanes);
-    j->z_point = apart(j->tiles * j->y.lanes);
+    j->v_point = line_apart(j->tiles * j->x.lanes);
+    j->z_point = line_apart(j->tiles * j->y.lanes);
     if (j->by_rows) {
         j->taps = (size_t)line_apart(9 * depth * j->y.lanes);
         j->u_point = line_apart(depth * least(2 * LANES, j->y.lanes));
