@@ -37,6 +37,8 @@ typedef struct tdl_state {
 tdl_state *tdl_state_find(lua_State *L);
 /** Sets functions, with their upvalues, in the table on top of the stack. */
 void tdl_register(lua_State *L, tdl_state *S, const luaL_Reg *);
+/** Pushes a new metatable that luaL_checkudata finds by `name`: events are its fields, methods are what __index gives. */
+void tdl_push_class(lua_State *L, tdl_state *S, const char *name, const luaL_Reg *events, const luaL_Reg *methods);
 void tdl_push_function(lua_State *L, tdl_state *S, lua_CFunction);
 
 /* ---- errors: bind_state.c ---- */

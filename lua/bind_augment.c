@@ -228,11 +228,7 @@ void tdl_open_augment(lua_State *L, tdl_state *S)
     static const luaL_Reg events[] = {{"__gc", chain_gc}, {NULL, NULL}};
     static const luaL_Reg functions[] = {
         {"chain", l_chain}, {"augment", l_augment}, {"sample_seed", l_sample_seed}, {NULL, NULL}};
-    luaL_newmetatable(L, META);
-    tdl_register(L, S, events);
-    lua_newtable(L);
-    tdl_register(L, S, methods);
-    lua_setfield(L, -2, "__index");
+    tdl_push_class(L, S, META, events, methods);
     lua_pushboolean(
         L, 0); /* hidden from getmetatable: workers read a chain without asking whether it was collected by hand */
     lua_setfield(L, -2, "__metatable");

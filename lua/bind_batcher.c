@@ -249,11 +249,7 @@ void tdl_open_batcher(lua_State *L, tdl_state *S)
                                        {"batches", m_batches}, {"close", batcher_gc}, {NULL, NULL}};
     static const luaL_Reg events[] = {{"__gc", batcher_gc}, {"__close", batcher_gc}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"batcher", l_batcher}, {NULL, NULL}};
-    luaL_newmetatable(L, META);
-    tdl_register(L, S, events);
-    lua_newtable(L);
-    tdl_register(L, S, methods);
-    lua_setfield(L, -2, "__index");
+    tdl_push_class(L, S, META, events, methods);
     lua_pop(L, 1);
     tdl_register(L, S, functions);
 }

@@ -364,11 +364,7 @@ void tdl_open_capture(lua_State *L, tdl_state *S)
     static const luaL_Reg meta[] = {
         {"__gc", capture_gc}, {"__call", capture_call}, {"__tostring", capture_tostring}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"capture", l_capture}, {"mode_changed", l_mode_changed}, {NULL, NULL}};
-    luaL_newmetatable(L, META);
-    tdl_register(L, S, meta);
-    lua_newtable(L);
-    tdl_register(L, S, methods);
-    lua_setfield(L, -2, "__index");
+    tdl_push_class(L, S, META, meta, methods);
     lua_pushliteral(L, "tide.Capture");
     lua_setfield(L, -2, "__name");
     lua_pop(L, 1);

@@ -250,11 +250,7 @@ void tdl_open_module(lua_State *L, tdl_state *S)
     static const luaL_Reg events[] = {
         {"__gc", module_gc}, {"__call", forward}, {"__tostring", m_tostring}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"new_module", l_new_module}, {NULL, NULL}};
-    luaL_newmetatable(L, META);
-    tdl_register(L, S, events);
-    lua_newtable(L);
-    tdl_register(L, S, methods);
-    lua_setfield(L, -2, "__index");
+    tdl_push_class(L, S, META, events, methods);
     lua_pop(L, 1);
     tdl_register(L, S, functions);
 }

@@ -217,11 +217,7 @@ void tdl_open_optim(lua_State *L, tdl_state *S)
                                        {NULL, NULL}};
     static const luaL_Reg events[] = {{"__gc", optim_gc}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"new_optimizer", l_new_optimizer}, {NULL, NULL}};
-    luaL_newmetatable(L, META);
-    tdl_register(L, S, events);
-    lua_newtable(L);
-    tdl_register(L, S, methods);
-    lua_setfield(L, -2, "__index");
+    tdl_push_class(L, S, META, events, methods);
     lua_pop(L, 1);
     tdl_register(L, S, functions);
 }

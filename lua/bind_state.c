@@ -30,6 +30,15 @@ void tdl_register(lua_State *L, tdl_state *S, const luaL_Reg *f)
     }
 }
 
+void tdl_push_class(lua_State *L, tdl_state *S, const char *name, const luaL_Reg *events, const luaL_Reg *methods)
+{
+    luaL_newmetatable(L, name);
+    tdl_register(L, S, events);
+    lua_newtable(L);
+    tdl_register(L, S, methods);
+    lua_setfield(L, -2, "__index");
+}
+
 /* ---- errors ---- */
 
 static bool is_ours(const tdl_state *S, const char *source)

@@ -156,11 +156,7 @@ void tdl_open_workers(lua_State *L, tdl_state *S)
                                        {"stop", m_stop},   {"close", workers_gc}, {NULL, NULL}};
     static const luaL_Reg events[] = {{"__gc", workers_gc}, {"__close", workers_gc}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"workers", l_workers}, {NULL, NULL}};
-    luaL_newmetatable(L, META);
-    tdl_register(L, S, events);
-    lua_newtable(L);
-    tdl_register(L, S, methods);
-    lua_setfield(L, -2, "__index");
+    tdl_push_class(L, S, META, events, methods);
     lua_pop(L, 1);
     tdl_register(L, S, functions);
 }

@@ -29,6 +29,33 @@ function _G.assert_close(expected, got, tolerance)
   assert(a:allclose(b, {rtol = tolerance, atol = tolerance}), ("expected %s, got %s"):format(tostring(a), tostring(b)))
 end
 
+--- The result of f where ops with a definition run by it, whatever kernels there are.
+function _G.by_definition(f)
+  local core = require "tide.core"
+  local before = core.decompose(true)
+  local ok, result = pcall(f)
+  core.decompose(before)
+  assert(ok, result)
+  return result
+end
+
+--- Begins the code of processes that compare kernels for images: order(t, "last"|"strided"|…) lays t out anew, far(a, b) is the
+--- greatest distance of a from b, in f64, as a part of b's greatest value.
+_G.image_cases = [[
+  local tide = require "tide"
+  tide.manual_seed(3)
+  local function order(t, how)
+    if how == "last" then return tide.channels_last(t) end
+    if how == "strided" then return tide.cat({t, t}, 4):slice(4, 1, 2 * t:size(4), 2):copy_(t) end
+    return t
+  end
+  local function far(a, b)
+    assert(a:shape() == b:shape())
+    if b:numel() == 0 then return 0 end
+    return ((a:to "f64" - b):abs():amax() / b:abs():amax()):item()
+  end
+]]
+
 --- The tree that runs (build or installed prefix): its bin/tide, its tests/plugins.
 function _G.build_dir()
   for _, dir in ipairs(tide.plugin_dirs()) do

@@ -9,37 +9,37 @@
 #include <sys/mman.h>
 
 /* X(file): the kernel files, each of which defines a table per instruction set. */
-#define CPU_FILES(X) \
-    X(fill)          \
-    X(copy)          \
-    X(unary)         \
-    X(activation)    \
-    X(binary)        \
-    X(compare)       \
-    X(where)         \
-    X(reduce)        \
-    X(arg_reduce)    \
-    X(scan)          \
-    X(random)        \
-    X(matmul)        \
-    X(linear)        \
-    X(optim)         \
-    X(winograd)      \
-    X(conv_pixels)   \
-    X(conv)          \
-    X(conv_slopes)   \
-    X(pool)          \
-    X(pool_last)     \
-    X(norm_last)     \
-    X(batch_norm)    \
-    X(norm)          \
-    X(softmax)       \
-    X(loss)          \
-    X(index)         \
-    X(sort)          \
-    X(recurrent)     \
-    X(recur_back)    \
-    X(attention)     \
+#define CPU_FILES(X)      \
+    X(fill)               \
+    X(copy)               \
+    X(unary)              \
+    X(activation)         \
+    X(binary)             \
+    X(compare)            \
+    X(where)              \
+    X(reduce)             \
+    X(arg_reduce)         \
+    X(scan)               \
+    X(random)             \
+    X(matmul)             \
+    X(linear)             \
+    X(optim)              \
+    X(winograd)           \
+    X(conv_pixels)        \
+    X(conv)               \
+    X(conv_slopes)        \
+    X(pool)               \
+    X(pool_last)          \
+    X(batch_norm_last)    \
+    X(batch_norm)         \
+    X(norm)               \
+    X(softmax)            \
+    X(loss)               \
+    X(index)              \
+    X(sort)               \
+    X(recurrent)          \
+    X(recurrent_backward) \
+    X(attention)          \
     X(move)
 
 /* ---- memory ---- */

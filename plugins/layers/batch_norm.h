@@ -1,4 +1,4 @@
-/* batch_norm.h - what BatchNorm1d and BatchNorm2d have in common: everything but the shape of x.
+/* batch_norm.h - what BatchNorm1d and BatchNorm2d have in common: everything but name and shape of x (batch_norm_kind).
  *     y = act(w (x - mean) / sqrt(var + eps) + b + residual) per channel (Ioffe & Szegedy 2015, arXiv:1502.03167)
  * w, b, running_mean, running_var (C)   num_batches_tracked ()
  * Training uses the batch's mean and population variance, and keeps running ones of the mean and the unbiased variance:
@@ -14,6 +14,13 @@ typedef struct {
     bool has_momentum, affine, track_running_stats;
     int32_t activation; /* none or relu, as td_activation has them */
 } batch_norm_options;
+
+/** A layer: x has fewest_axes to most_axes of them; shape: what stands behind "(N, C" in messages, for each number of axes. */
+typedef struct {
+    const char *name;
+    int fewest_axes, most_axes;
+    const char *const *shape;
+} batch_norm_kind;
 
 static const td_opt batch_norm_opts[] = {
     TD_OPT(batch_norm_options, num_features, TD_O_INT, NULL, ">= 1", "channels of x"),
@@ -67,8 +74,9 @@ static bool batch_norm_track(td_module *self, const batch_norm_options *o, td_te
     return !td_failed();
 }
 
-/** y for an x whose shape is fine; name: of the layer. residual may be absent. */
-static td_tensor *batch_norm_run(td_module *self, const char *name, td_tensor *x, td_tensor *residual, bool relu)
+/* y for an x whose shape is fine; residual may be absent. */
+static td_tensor *batch_norm_run(td_module *self, const batch_norm_kind *k, td_tensor *x, td_tensor *residual,
+                                 bool relu)
 {
     const batch_norm_options *o = td_options(self);
     td_tensor *w = o->affine ? td_param(self, "weight") : NULL, *b = o->affine ? td_param(self, "bias") : NULL;
@@ -78,7 +86,7 @@ static td_tensor *batch_norm_run(td_module *self, const char *name, td_tensor *x
 
     int64_t n = td_numel(x) / o->num_features;
     if (n == 1 && td_training(self))
-        return td_fail_as(TD_ESHAPE, "%s: training needs more than one value per channel, got %s", name,
+        return td_fail_as(TD_ESHAPE, "%s: training needs more than one value per channel, got %s", k->name,
                           td_describe(x).s);
     td_tensor *y, *mean, *rstd;
     if (!td_batch_norm_full(x, w, b, residual, o->eps, relu ? TD_BATCH_NORM_RELU : TD_BATCH_NORM_NONE, &y, &mean,
@@ -88,10 +96,43 @@ static td_tensor *batch_norm_run(td_module *self, const char *name, td_tensor *x
     return batch_norm_track(self, o, mean, rstd, (double)n) ? y : NULL;
 }
 
-/** Whether the options say that a relu is applied. */
-static bool batch_norm_relu(td_module *self)
+static bool batch_norm_fits(td_module *self, const batch_norm_kind *k, td_tensor *x)
 {
-    return ((const batch_norm_options *)td_options(self))->activation == TD_ACT_RELU;
+    const batch_norm_options *o = td_options(self);
+    long long c = (long long)o->num_features;
+    if (td_ndim(x) >= k->fewest_axes && td_ndim(x) <= k->most_axes && td_dim(x, 1) == c) return true;
+    char wanted[96];
+    int at = 0;
+    for (int i = 0; i <= k->most_axes - k->fewest_axes; i++)
+        at += snprintf(wanted + at, sizeof wanted - (size_t)at, "%s(N, %lld%s)", i ? " or " : "", c, k->shape[i]);
+    return td_fail_as(TD_ESHAPE, "%s: expected x %s, got %s", k->name, wanted, td_describe(x).s);
+}
+
+/** The layer's forward: in is x and perhaps a residual. */
+static bool batch_norm_forward(td_module *self, const batch_norm_kind *k, td_tensor *const *in, td_tensor **out)
+{
+    const batch_norm_options *o = td_options(self);
+    if (!batch_norm_fits(self, k, in[0])) return false;
+    out[0] = batch_norm_run(self, k, in[0], in[1], o->activation == TD_ACT_RELU);
+    return out[0] != NULL;
+}
+
+/** The layer and the activation behind it as one; NULL without an error where that is no relu. */
+static td_tensor *batch_norm_forward_act(td_module *self, const batch_norm_kind *k, td_tensor *x, td_activation act)
+{
+    if (act != TD_ACT_RELU || !batch_norm_fits(self, k, x)) return NULL;
+    return batch_norm_run(self, k, x, NULL, true);
+}
+
+/** Samples for x of 3 channels and dims d: usual; a cumulative mean; without w and b; without running statistics; a relu; a relu
+ *  after a residual. */
+static bool batch_norm_sample(uint32_t i, td_sample *s, td_ints d)
+{
+    *(batch_norm_options *)s->opts =
+        (batch_norm_options){3, 1e-5, 0.1, i != 1, i != 2, i != 3, i > 3 ? TD_ACT_RELU : TD_ACT_NONE};
+    s->in[0] = td_randn(d, TD_F32);
+    if (i == 5) s->in[1] = td_randn(d, TD_F32);
+    return i < 6;
 }
 
 #endif

@@ -2,37 +2,23 @@
  * x, residual, y (N, C) or (N, C, L) */
 #include "batch_norm.h"
 
-static bool fits(td_module *self, td_tensor *x)
-{
-    const batch_norm_options *o = td_options(self);
-    return ((td_ndim(x) == 2 || td_ndim(x) == 3) && td_dim(x, 1) == o->num_features) ||
-           td_fail_as(TD_ESHAPE, "BatchNorm1d: expected x (N, %lld) or (N, %lld, L), got %s",
-                      (long long)o->num_features, (long long)o->num_features, td_describe(x).s);
-}
+static const char *const shape[] = {"", ", L"};
+static const batch_norm_kind kind = {"BatchNorm1d", 2, 3, shape};
 
 static bool forward(td_module *self, td_tensor *const *in, uint32_t n_in, td_tensor **out)
 {
     (void)n_in;
-    if (!fits(self, in[0])) return false;
-    out[0] = batch_norm_run(self, "BatchNorm1d", in[0], in[1], batch_norm_relu(self));
-    return out[0] != NULL;
+    return batch_norm_forward(self, &kind, in, out);
 }
 
 static td_tensor *forward_act(td_module *self, td_tensor *x, td_activation act)
 {
-    if (act != TD_ACT_RELU || !fits(self, x)) return NULL;
-    return batch_norm_run(self, "BatchNorm1d", x, NULL, true);
+    return batch_norm_forward_act(self, &kind, x, act);
 }
 
-/* Usual; a cumulative mean; without w and b; without running statistics; a relu; a relu after a residual. */
 static bool sample(uint32_t i, td_sample *s)
 {
-    *(batch_norm_options *)s->opts =
-        (batch_norm_options){3, 1e-5, 0.1, i != 1, i != 2, i != 3, i > 3 ? TD_ACT_RELU : TD_ACT_NONE};
-    td_ints d = i % 5 == 0 ? td_dims(3, 3, 4) : td_dims(6, 3);
-    s->in[0] = td_randn(d, TD_F32);
-    if (i == 5) s->in[1] = td_randn(d, TD_F32);
-    return i < 6;
+    return batch_norm_sample(i, s, i % 5 == 0 ? td_dims(3, 3, 4) : td_dims(6, 3));
 }
 
 static const td_layer batch_norm1d = {

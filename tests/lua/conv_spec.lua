@@ -9,19 +9,7 @@ local conformance = [[
   assert(#report.failed == 0, tostring(report))
   assert(report.passed > 50, report.passed)
 ]]
-local cases = [[
-  local tide = require "tide"
-  tide.manual_seed(3)
-  local function order(t, how)
-    if how == "last" then return tide.channels_last(t) end
-    if how == "strided" then return tide.cat({t, t}, 4):slice(4, 1, 2 * t:size(4), 2):copy_(t) end
-    return t
-  end
-  local function far(a, b)
-    assert(a:shape() == b:shape())
-    if b:numel() == 0 then return 0 end
-    return ((a:to "f64" - b):abs():amax() / b:abs():amax()):item()
-  end
+local cases = image_cases .. [[
   -- N C O H W, kernel, stride, padding, dilation, groups
   for _, c in ipairs {{4, 16, 32, 32, 32, 3, 2, 1, 1, 1}, {4, 16, 32, 31, 28, 3, 2, 1, 1, 1}, {4, 16, 32, 32, 32, 1, 2, 0, 1, 1},
     {2, 6, 16, 14, 14, 5, 1, 0, 1, 1}, {2, 8, 8, 9, 7, 3, 2, 1, 1, 4}, {2, 8, 8, 9, 7, 3, 1, 2, 2, 1}, {3, 8, 8, 9, 8, 3, 1, 1, 1, 8},

@@ -1,15 +1,6 @@
 -- layer_norm and add_layer_norm: kernels against definitions, at sizes beside those of vectors and of rows taken together.
 -- Values against PyTorch are in reference_spec.lua and sequence_ref_spec.lua.
 local tide = require "tide"
-local core = require "tide.core"
-
-local function by_definition(f)
-  local before = core.decompose(true)
-  local ok, result = pcall(f)
-  core.decompose(before)
-  assert(ok, result)
-  return result
-end
 
 --- Results of f on inputs, and the gradients of all inputs where each element of each result has a weight of its own.
 local function everything(f, inputs, options)

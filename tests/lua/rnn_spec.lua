@@ -1,7 +1,6 @@
 -- Recurrent networks: shapes, states, directions, names, what is refused, and that kernels and definitions agree.
 -- Values against PyTorch are in sequence_ref_spec.lua.
 local tide = require "tide"
-local core = require "tide.core"
 local nn = tide.nn
 
 local kinds = {LSTM = 2, GRU = 1, RNN = 1} -- states of each
@@ -26,14 +25,6 @@ local function agree(expected, got, tolerance)
     assert(want:allclose(got[i], {rtol = tolerance, atol = tolerance}),
       ("%d: expected %s, got %s"):format(i, tostring(want), tostring(got[i])))
   end
-end
-
-local function by_definition(f)
-  local before = core.decompose(true)
-  local ok, result = pcall(f)
-  core.decompose(before)
-  assert(ok, result)
-  return result
 end
 
 for kind, n_state in pairs(kinds) do

@@ -2,19 +2,7 @@
 local tide = require "tide"
 
 --- Run in processes of their own, for the environment is read there: errors of each case, as parts of the greatest value.
-local code = [[
-  local tide = require "tide"
-  tide.manual_seed(3)
-  local function order(t, how)
-    if how == "last" then return t:permute(1, 3, 4, 2):contiguous():permute(1, 4, 2, 3) end
-    if how == "strided" then return tide.cat({t, t}, 4):slice(4, 1, 2 * t:size(4), 2):copy_(t) end
-    return t
-  end
-  local function far(a, b)
-    assert(a:shape() == b:shape())
-    if b:numel() == 0 then return 0 end
-    return ((a:to "f64" - b):abs():amax() / b:abs():amax()):item()
-  end
+local code = image_cases .. [[
   -- N C O H W padding: whole tiles, rows and columns left over, few and many channels, planes smaller than a tile or a vector
   local cases = {{2, 16, 16, 32, 32, 1}, {3, 16, 32, 16, 16, 1}, {2, 64, 64, 8, 8, 1}, {2, 24, 40, 13, 9, 1}, {2, 20, 9, 7, 11, 0},
     {1, 33, 17, 9, 30, 2}, {1, 1, 1, 3, 3, 0}, {1, 1, 3, 1, 1, 1}, {5, 3, 8, 6, 5, 1}, {2, 7, 70, 4, 40, 1}, {0, 4, 4, 8, 8, 1}}

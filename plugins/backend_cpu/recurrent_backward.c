@@ -1,4 +1,4 @@
-/* recur_back.c - the gradients of lstm, gru and rnn, f32. As forward, each thread takes some rows of the batch
+/* recurrent_backward.c - the gradients of lstm, gru and rnn, f32. As forward, each thread takes some rows of the batch
  * through all steps; the gradients of weights are one product each over all steps at the end, that of w_ih over the
  * different lines of x where lines repeat. The formulas stand in core/ops/recurrent_backward.c. */
 #include "gemm.h"
@@ -319,4 +319,4 @@ static const td_kernel rows[] = {
     RECURRENT_ROWS("gru_backward", run_gru_backward, gru_back_takes, gru_back_layout, gru_back_plan),
     RECURRENT_ROWS("rnn_backward", run_rnn_backward, rnn_back_takes, rnn_back_layout, rnn_back_plan),
 };
-CPU_TABLE(recur_back, rows)
+CPU_TABLE(recurrent_backward, rows)

@@ -1,4 +1,4 @@
-/* norm_last.c - batch_norm, its gradient and batch_norm_infer for images whose channels are innermost, f32; the formulas are
+/* batch_norm_last.c - batch_norm, its gradient and batch_norm_infer for images whose channels are innermost, f32; the formulas are
  * those of batch_norm.c. x is (rows, c), a row a pixel. Sums run in f32 over BLOCK rows, then in f64 over a chunk, then over the
  * chunks in order, of which there are as many for any number of threads. Memory is read once for mean and variance: a block's
  * squares are taken around k, the mean of its first 4 rows, and sum x^2 = sum (x - k)^2 + k (2 sum (x - k) + n k) in f64.
@@ -416,4 +416,4 @@ static const td_kernel rows[] = {
     LAST("batch_norm_backward", run_batch_norm_backward, accepts_backward),
     LAST("batch_norm_infer", run_batch_norm_infer, accepts_apply),
 };
-CPU_TABLE(norm_last, rows)
+CPU_TABLE(batch_norm_last, rows)
