@@ -249,6 +249,21 @@ static int capture_call(lua_State *L)
 
 /* ---- making and asking ---- */
 
+/* The table of options at 2; options that it lacks stay as they are. */
+static void read_options(lua_State *L, bool *check, bool *recompute)
+{
+    if (lua_type(L, 2) != LUA_TTABLE) tdl_error(L, "capture: expected a table of options, got %s", tdl_what(L, 2));
+    lua_pushnil(L);
+    while (lua_next(L, 2)) {
+        const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
+        bool *to = !strcmp(name, "check") ? check : !strcmp(name, "recompute") ? recompute : NULL;
+        if (!to) tdl_error(L, "capture: unknown option '%.40s': there are check and recompute", name);
+        if (!lua_isboolean(L, -1)) tdl_error(L, "capture: %s: expected true or false, got %s", name, tdl_what(L, -1));
+        *to = lua_toboolean(L, -1);
+        lua_pop(L, 1);
+    }
+}
+
 /* core.capture(f [, {check = true, recompute = false}]) */
 static int l_capture(lua_State *L)
 {
@@ -258,17 +273,7 @@ static int l_capture(lua_State *L)
         tdl_error(L, "capture: expected a function, got %s", tdl_what(L, 1));
     lua_settop(L, 2);
     bool check = false, recompute = true;
-    if (!lua_isnil(L, 2)) {
-        if (lua_type(L, 2) != LUA_TTABLE) tdl_error(L, "capture: expected a table of options, got %s", tdl_what(L, 2));
-        lua_pushnil(L);
-        while (lua_next(L, 2)) {
-            const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
-            if (!strcmp(name, "check")) check = lua_toboolean(L, -1);
-            else if (!strcmp(name, "recompute")) recompute = lua_toboolean(L, -1);
-            else tdl_error(L, "capture: unknown option '%.40s': there are check and recompute", name);
-            lua_pop(L, 1);
-        }
-    }
+    if (!lua_isnil(L, 2)) read_options(L, &check, &recompute);
     capture *c = (capture *)lua_newuserdatauv(L, sizeof *c, 1);
     memset(c, 0, sizeof *c);
     c->kind = &capture_kind;

@@ -418,9 +418,11 @@ describe("tide.capture", function()
       assert.matches("result 1: expected a Tensor, a number", refused(function() return {} end))
     end)
 
-    it("what is no function, and unknown options", function()
+    it("what is no function, and options that are unknown or no booleans", function()
       assert.has_error(function() tide.capture(3) end)
       assert.has_error(function() tide.capture(print, {fast = true}) end)
+      fails_with(function() tide.capture(print, {recompute = 3}) end, "capture: recompute: expected true or false, got 3")
+      fails_with(function() tide.capture(print, {check = "no"}) end, "capture: check: expected true or false, got a string")
     end)
   end)
 
