@@ -51,14 +51,16 @@ specs_stock() {
   LUA_PATH="$1/share/lua/5.4/?.lua;$1/share/lua/5.4/?/init.lua;;" LUA_CPATH="$1/lib/lua/5.4/?.so;;" specs lua5.4
 }
 c_tests() { # build directory: every C test and a short run of every fuzzer
-  local bad=0 t
+  local bad=0 n=0 t
   export TIDE_PLUGIN_PATH=$1/lib/tide/plugins
   for t in "$1"/tests/test_* "$1"/tests/fuzz_*; do
     [ -x "$t" ] || continue
+    n=$((n + 1))
     echo "== ${t##*/}"
     "$t" || { echo "${t##*/} ended with $?"; bad=1; }
   done
   unset TIDE_PLUGIN_PATH
+  [ $n -gt 0 ] || { echo "no test was built in $1/tests"; bad=1; }
   return $bad
 }
 examples() { # the scripts of a first visit run as they stand
@@ -95,7 +97,7 @@ if ! python3 -c 'import safetensors.numpy' 2>/dev/null; then
 fi
 
 echo "testing in $build; logs in $logs"
-step "build" scripts/build.sh "$build" -DTIDE_ASSERT=ON
+step "build" scripts/build.sh "$build" -DTIDE_TESTS=ON -DTIDE_ASSERT=ON # also where quickstart.sh has built without
 step "C tests" c_tests "$build"
 step "specs by tide" specs "$build/bin/tide"
 step "specs by lua5.4" specs_stock "$build"
@@ -104,7 +106,8 @@ step "lint" lint
 if [ $quick = 0 ]; then
   step "install" installed
   san=$top/build-sanitize
-  step "build with sanitizers" scripts/build.sh "$san" -DTIDE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTIDE_ASSERT=ON
+  step "build with sanitizers" scripts/build.sh "$san" -DTIDE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+    -DTIDE_TESTS=ON -DTIDE_ASSERT=ON
   export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
   export LSAN_OPTIONS="suppressions='$top/tests/lsan.supp':print_suppressions=0"
   step "C tests, sanitized" c_tests "$san"

@@ -24,6 +24,10 @@ while [ $# -gt 0 ]; do
 done
 [ -x "$tide" ] || { echo "bench: no interpreter at $tide: run scripts/build.sh first, or set TIDE" >&2; exit 1; }
 
+if grep -qs 'TIDE_ASSERT:BOOL=ON' "$build/CMakeCache.txt"; then
+  echo "bench: $build checks the core's invariants (TIDE_ASSERT=ON, as test.sh builds it): rates are lower than without" >&2
+fi
+
 has_torch() { "$1" -c 'import torch' 2>/dev/null; }
 if [ $setup = 1 ]; then
   venv=$build/bench/python
